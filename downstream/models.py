@@ -1,0 +1,96 @@
+"""One door to every network: found and published genotypes, and the hand-made 1-bit networks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+from torch import nn
+
+from search.errors import InputError, nearest
+from search.genotype import Genotype, published, published_names
+from search.network import Network, NetworkConfig, Stem
+from search.operations import Form, OperationStyle
+
+Precision = Literal["1bit", "real"]
+
+
+def build(
+    network: str | Genotype,
+    *,
+    precision: Precision = "1bit",
+    form: Form = "paper",
+    channels: int | None = None,
+    cells: int | None = None,
+    classes: int = 10,
+    stem: Stem = "cifar",
+    style: OperationStyle | None = None,
+    auxiliary: bool = False,
+    drop_path: float = 0.0,
+    checkpointing: bool = False,
+    last_stride: int = 2,
+) -> nn.Module:
+    """A network by genotype or name.
+
+    Args:
+        network: A genotype, a published genotype's name, or a hand-made network's name.
+        precision: ``1bit`` for the Child, ``real`` for its full-precision twin.
+        form: Form of a genotype's operations; hand-made networks have their own.
+        channels: C of a genotype (needed there); stem width of a hand-made network (its own by default).
+        cells: Number of cells of a genotype (needed there).
+        classes: Outputs of the classifier.
+        stem: ``cifar`` or ``imagenet``.
+        style: Further settings of a genotype's operations; its form and precision are overridden.
+        auxiliary, drop_path, checkpointing, last_stride: As in :class:`search.network.Network`.
+
+    Returns:
+        A module with ``forward``, ``forward_features``, ``feature_channels``, ``embed``, ``num_features``,
+        ``classifier``, ``architecture`` and ``architecture_hash``.
+    """
+    from downstream import handmade
+
+    if precision not in ("1bit", "real"):
+        raise InputError(f"{precision!r} is no precision", allowed="1bit, real")
+    if isinstance(network, str) and network in handmade.NAMES:
+        return handmade.build(network, precision=precision, classes=classes, stem=stem, channels=channels)
+    genotype = network if isinstance(network, Genotype) else _published(network)
+    if channels is None or cells is None:
+        raise InputError(f"the size of {genotype.name} is missing", allowed="channels and cells, such as 36 and 20")
+    config = NetworkConfig(
+        channels=channels,
+        cells=cells,
+        classes=classes,
+        stem=stem,
+        style=replace(style or OperationStyle(), form=form, binary=precision == "1bit"),
+        auxiliary=auxiliary,
+        last_stride=last_stride,
+    )
+    return Network(genotype, config, drop_path=drop_path, checkpointing=checkpointing)
+
+
+def network_names() -> tuple[str, ...]:
+    """Names of all published and hand-made networks."""
+    from downstream import handmade
+
+    return (*published_names(), *handmade.NAMES)
+
+
+def _published(name: str) -> Genotype:
+    if name.lower() in (known.lower() for known in published_names()):
+        return published(name)
+    hint = nearest(name, network_names())
+    raise InputError(
+        f"unknown network {name!r}" + (f", did you mean {hint!r}?" if hint else ""),
+        allowed=f"{', '.join(network_names())}, or a genotype file",
+    )
+
+
+def rebuild(architecture: dict[str, Any]) -> nn.Module:
+    """The network that an ``architecture`` description (from a weight file's header) stands for."""
+    from downstream import handmade
+
+    if architecture.get("kind") == "handmade":
+        return handmade.rebuild(architecture)
+    config = dict(architecture["config"])
+    style = OperationStyle(**config.pop("style"))
+    return Network(Genotype.from_dict(architecture["genotype"]), NetworkConfig(style=style, **config))

@@ -1,0 +1,1 @@
+"""Stage programs: ``python -m pipelines.<stage>`` reads declared files and writes declared files."""

@@ -1,0 +1,69 @@
+"""What every stage program shares: one clear line for bad input, and an output folder that is whole or absent."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from search.errors import InputError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Run a stage program and end the process.
+
+    Exit codes: 0 success; 2 bad input or a full disk, with one line on stderr; 130 interrupted by Ctrl-C or
+    SIGTERM. Anything else is a bug of ours and keeps its traceback.
+    """
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        main()
+    except InputError as error:
+        _fail(str(error), BAD_INPUT)
+    except KeyboardInterrupt:
+        _fail("interrupted; what was finished is kept, the same command goes on from there", INTERRUPTED)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _fail(f"{error.filename or 'a write'}: the disk is full; free some space and run again", BAD_INPUT)
+    sys.exit(0)
+
+
+def _as_interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    sys.stdout.flush()
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+@contextmanager
+def output_folder(path: str | Path) -> Iterator[Path]:
+    """Give a temporary folder that becomes ``path`` when the block succeeds.
+
+    An older ``path`` is replaced only then, so that an interrupted stage never leaves a folder that looks
+    like a result.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,314 @@
+"""Networks of a genotype: CIFAR and ImageNet stems, stacked cells, feature maps by stride (method.md, 2 and 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from search.errors import InputError
+from search.files import sha256_json
+from search.genotype import INPUTS, Cell, Genotype
+from search.operations import FactorisedReduce, OperationStyle, Project, build_operation
+
+Stem = Literal["cifar", "imagenet"]
+STEM_MULTIPLIER = 3
+"""The CIFAR stem has 3 C channels (DARTS)."""
+MINIMUM_CELLS = 3
+
+
+class ImageNetStem(nn.Module):
+    """Three real 3x3 stride-2 convolutions, 3 -> C/2 -> C -> C; gives the maps at strides 4 and 8."""
+
+    strides = (4, 8)
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.stem0 = nn.Sequential(
+            nn.Conv2d(3, channels // 2, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(channels // 2),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.stem1 = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) to the maps (N, C, H/4, W/4) and (N, C, H/8, W/8), sizes rounded up."""
+        first = self.stem0(x)
+        return first, self.stem1(first)
+
+
+class CifarStem(nn.Module):
+    """One real 3x3 convolution, 3 -> 3 C, at full resolution; both cell inputs are its output."""
+
+    strides = (1, 1)
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, STEM_MULTIPLIER * channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(STEM_MULTIPLIER * channels),
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) to (N, 3 C, H, W), twice."""
+        y = self.stem(x)
+        return y, y
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """Where a cell stands: its input and own channels, its stride, and whether the cell before it halved the size."""
+
+    inputs: tuple[int, int]
+    channels: int
+    reduction: bool
+    stride: int
+    halved_before: bool
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the concatenation of the four nodes."""
+        return 4 * self.channels
+
+
+def plan_cells(channels: int, cells: int, stem: Stem, last_stride: int = 2) -> list[CellPlan]:
+    """The stack of cells: reductions at 1/3 and 2/3 of the depth double the channels and halve the resolution.
+
+    With the ImageNet stem the first cell's inputs are the maps at strides 4 and 8, so it starts with a
+    factorised reduction. ``last_stride=1`` keeps the resolution in the second reduction cell (re-ID practice).
+    """
+    if cells < MINIMUM_CELLS:
+        raise InputError(f"{cells} cells", allowed=f"{MINIMUM_CELLS} or more")
+    imagenet = stem == "imagenet"
+    width = channels if imagenet else STEM_MULTIPLIER * channels
+    inputs, halved, current, plans = (width, width), imagenet, channels, []
+    for index in range(cells):
+        reduction = index in (cells // 3, 2 * cells // 3)
+        current = 2 * current if reduction else current
+        stride = (last_stride if index == 2 * cells // 3 else 2) if reduction else 1
+        plans.append(CellPlan(inputs, current, reduction, stride, halved))
+        inputs, halved = (inputs[1], plans[-1].outputs), stride == 2
+    return plans
+
+
+def build_preprocessing(plan: CellPlan, style: OperationStyle) -> tuple[nn.Module, nn.Module]:
+    """The 1x1 convolutions that bring a cell's two inputs to its channels and size."""
+    first = FactorisedReduce if plan.halved_before else Project
+    return first(plan.inputs[0], plan.channels, style), Project(plan.inputs[1], plan.channels, style)
+
+
+class GenotypeCell(nn.Module):
+    """A cell of a found architecture: four nodes, each the sum of its edges, concatenated."""
+
+    def __init__(self, cell: Cell, plan: CellPlan, style: OperationStyle) -> None:
+        super().__init__()
+        self.preprocess0, self.preprocess1 = build_preprocessing(plan, style)
+        self.sources = [[edge.source for edge in node] for node in cell]
+        self.nodes = nn.ModuleList(
+            nn.ModuleList(
+                build_operation(edge.operation, plan.channels, plan.stride if edge.source < INPUTS else 1, style)
+                for edge in node
+            )
+            for node in cell
+        )
+
+    def forward(self, s0: Tensor, s1: Tensor, drop_path: float = 0.0) -> Tensor:
+        """Two cell inputs to (N, 4 C, H / stride, W / stride); ``drop_path`` is the probability in training."""
+        states = [self.preprocess0(s0), self.preprocess1(s1)]
+        for operations, sources in zip(self.nodes, self.sources, strict=True):
+            terms = []
+            for operation, source in zip(operations, sources, strict=True):  # type: ignore[call-overload]
+                term = operation(states[source])
+                if drop_path > 0 and self.training and not isinstance(operation, nn.Identity):
+                    term = drop(term, drop_path)
+                terms.append(term)
+            states.append(sum(terms[1:], start=terms[0]))
+        return torch.cat(states[INPUTS:], dim=1)
+
+
+def drop(x: Tensor, probability: float) -> Tensor:
+    """Drop path: zero a sample's whole map with ``probability``, scale the others by 1 / (1 - probability)."""
+    keep = torch.rand(x.shape[0], 1, 1, 1, device=x.device, dtype=x.dtype) >= probability
+    return x * (keep.to(x.dtype) / (1 - probability))
+
+
+class AuxiliaryHead(nn.Module):
+    """DARTS's auxiliary classifier on the map after 2/3 of the depth; used in training only.
+
+    Its pool gives 2x2 positions: as in DARTS (window 5, stride 3 on 8x8, stride 2 on 7x7) where the map has that
+    size, adaptive otherwise. DARTS's ImageNet head has no second batch norm, its CIFAR head does.
+    """
+
+    def __init__(self, channels: int, classes: int, stem: Stem) -> None:
+        super().__init__()
+        self.reduce = nn.Sequential(nn.Conv2d(channels, 128, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU(inplace=True))
+        second_norm = [nn.BatchNorm2d(768)] if stem == "cifar" else []
+        self.combine = nn.Sequential(nn.Conv2d(128, 768, 2, bias=False), *second_norm, nn.ReLU(inplace=True))
+        self.classifier = nn.Linear(768, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to logits (N, classes)."""
+        x = F.relu(x)
+        sizes = tuple(x.shape[2:])
+        if sizes in ((8, 8), (7, 7)):
+            x = F.avg_pool2d(x, 5, stride=sizes[0] - 5, count_include_pad=False)
+        else:
+            x = F.adaptive_avg_pool2d(x, 2)
+        return self.classifier(self.combine(self.reduce(x)).flatten(1))
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Everything but the genotype that decides a network.
+
+    Attributes:
+        channels: C, the channels of a node in the first cells; even.
+        cells: Number of cells L; reductions at L // 3 and 2 L // 3.
+        classes: Outputs of the classifier.
+        stem: ``cifar`` (stride 1) or ``imagenet`` (stride 8).
+        style: Form and precision of the operations.
+        auxiliary: Whether the auxiliary head exists (it never runs in evaluation).
+        last_stride: Stride of the second reduction cell; 1 keeps the resolution.
+    """
+
+    channels: int
+    cells: int
+    classes: int
+    stem: Stem = "cifar"
+    style: OperationStyle = field(default_factory=OperationStyle)
+    auxiliary: bool = False
+    last_stride: int = 2
+
+    def __post_init__(self) -> None:
+        if self.stem not in ("cifar", "imagenet"):
+            raise InputError(f"{self.stem!r} is no stem", allowed="cifar, imagenet")
+        if self.channels < 2 or self.channels % 2:
+            raise InputError(f"{self.channels} channels", allowed="an even number from 2 up")
+        if self.classes < 1:
+            raise InputError(f"{self.classes} classes", allowed="1 or more")
+        if self.last_stride not in (1, 2):
+            raise InputError(f"last_stride {self.last_stride}", allowed="1, 2")
+
+
+class Network(nn.Module):
+    """The network of a genotype.
+
+    Args:
+        genotype: The architecture of the cells.
+        config: Size, stem, form and precision.
+        drop_path: Probability of dropping a path in training; a trainer may change the attribute each epoch.
+        checkpointing: Recompute each cell in the backward pass instead of keeping its activations.
+
+    Input (N, 3, H, W) with H, W >= 32, odd sizes too (halves are rounded up).
+    """
+
+    def __init__(
+        self, genotype: Genotype, config: NetworkConfig, drop_path: float = 0.0, checkpointing: bool = False
+    ) -> None:
+        super().__init__()
+        self.genotype = genotype
+        self.config = config
+        self.drop_path = drop_path
+        self.checkpointing = checkpointing
+        style = config.style.published
+        plans = plan_cells(config.channels, config.cells, config.stem, config.last_stride)
+        self.stem = ImageNetStem(config.channels) if config.stem == "imagenet" else CifarStem(config.channels)
+        self.cells = nn.ModuleList(
+            GenotypeCell(genotype.reduce if plan.reduction else genotype.normal, plan, style) for plan in plans
+        )
+        self.auxiliary_index = 2 * config.cells // 3
+        self.auxiliary = (
+            AuxiliaryHead(plans[self.auxiliary_index].outputs, config.classes, config.stem) if config.auxiliary else None
+        )
+        self.num_features = plans[-1].outputs
+        self.classifier = nn.Linear(self.num_features, config.classes)
+        stride = self.stem.strides[1]
+        self.strides = [stride := stride * plan.stride for plan in plans]
+        self.feature_channels: dict[int, int] = {}
+        if config.stem == "imagenet":
+            self.feature_channels[self.stem.strides[0]] = config.channels
+        for plan, at in zip(plans, self.strides, strict=True):
+            self.feature_channels[at] = plan.outputs
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What must be known to build this network again, as JSON values."""
+        return {"kind": "genotype", "genotype": self.genotype.to_dict(), "config": asdict(self.config)}
+
+    @property
+    def architecture_hash(self) -> str:
+        """Hash (sha256, hex) of the genotype's content and the configuration; names do not enter."""
+        return sha256_json({"genotype": self.genotype.hash, "config": asdict(self.config)})
+
+    def _maps(self, x: Tensor) -> Iterator[Tensor]:
+        s0, s1 = self.stem(x)
+        yield s0
+        for cell in self.cells:
+            s0, s1 = s1, self._run(cell, s0, s1)
+            yield s1
+
+    def _run(self, cell: nn.Module, s0: Tensor, s1: Tensor) -> Tensor:
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            return cell(s0, s1, self.drop_path)
+        return checkpoint(
+            cell,
+            s0,
+            s1,
+            self.drop_path,
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), _statistics_kept(cell)),
+        )
+
+    def forward_features(self, x: Tensor) -> dict[int, Tensor]:
+        """The last map of every stride: 4, 8, 16, 32 with the ImageNet stem, 1, 2, 4 with the CIFAR stem."""
+        maps = list(self._maps(x))
+        features = {self.stem.strides[0]: maps[0]} if self.config.stem == "imagenet" else {}
+        features.update(zip(self.strides, maps[1:], strict=True))
+        return features
+
+    def embed(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) to the pooled vector before the classifier, (N, num_features)."""
+        return self._pool(list(self._maps(x))[-1])
+
+    @staticmethod
+    def _pool(x: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(x, 1).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits (N, classes); in training with an auxiliary head the pair (logits, auxiliary logits)."""
+        auxiliary = None
+        for index, value in enumerate(self._maps(x), start=-1):
+            last = value
+            if index == self.auxiliary_index and self.auxiliary is not None and self.training:
+                auxiliary = self.auxiliary(value)
+        logits = self.classifier(self._pool(last))
+        return logits if auxiliary is None else (logits, auxiliary)
+
+
+@contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Batch norms still normalise by the batch but do not count it again (the recomputation of checkpointing)."""
+    norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm2d) and child.training]
+    saved = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
+    try:
+        yield
+    finally:
+        for norm, (momentum, tracked) in zip(norms, saved, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, tracked
+
+

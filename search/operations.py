@@ -1,0 +1,267 @@
+"""The eight operations of the search space in three forms (method.md, section 2).
+
+``paper`` (fig. 4.8): quantiser, depthwise, batch norm, quantiser, pointwise, batch norm; everything W1A1.
+``released``: the layer order of the authors' released network; only pointwise convolutions inside operations
+are W1A1, depthwise, preprocessing and reduction convolutions are W1A32.
+``darts``: ReLU, depthwise, pointwise, batch norm, as DARTS defines it; always real-valued.
+
+A Child (``binary=True``) and its Parent (``binary=False``) have the same modules under the same names; only the
+quantisers differ, so that their convolutions correspond one to one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from search.binary import Estimator, QuantConv2d, Quantiser, Real, Scale, SignActivation, SignWeight
+from search.errors import InputError
+
+Form = Literal["paper", "released", "darts"]
+FORMS: tuple[str, ...] = get_args(Form)
+
+
+@dataclass(frozen=True)
+class OperationStyle:
+    """How operations are built.
+
+    Attributes:
+        form: ``paper``, ``released`` or ``darts``.
+        binary: Child (1-bit) if true, else its real-valued Parent. ``darts`` is always real.
+        affine: Whether batch norms have weights (supernets do not, as in DARTS).
+        pool_norm: Batch norm after a pool; the release has it, DARTS has it in its supernet only.
+        estimator: Gradient estimator of the activations; see :func:`search.binary.estimate`.
+        scale: Weight scale; ``None`` is the form's own (``mean_abs``; ``learned`` in ``released``).
+        pad_value: What 1-bit convolutions pad with: 0, +1 or -1.
+        learned_gain: The constant in the learned scale (0.02 in the authors' release).
+    """
+
+    form: Form = "paper"
+    binary: bool = True
+    affine: bool = True
+    pool_norm: bool = True
+    estimator: Estimator = "bireal"
+    scale: Scale | None = None
+    pad_value: float = 0.0
+    learned_gain: float = 0.02
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise InputError(f"{self.form!r} is no form", allowed=", ".join(FORMS))
+        if self.form == "darts" and self.binary:
+            raise InputError("the form 'darts' is real-valued", mend="use 'paper' or 'released' for 1-bit networks")
+
+    @property
+    def published(self) -> OperationStyle:
+        """This style for a derived network, where DARTS has no batch norm after its pools."""
+        return replace(self, pool_norm=self.form != "darts")
+
+    def activation(self) -> Quantiser:
+        """What a 1-bit convolution does to its input: sign; in the Parent of ``paper`` and in ``darts`` a ReLU."""
+        if self.binary:
+            return SignActivation(self.estimator)
+        return Real(relu=self.form != "released")
+
+    def weight(self, channels: int) -> Quantiser:
+        """Quantiser of a convolution's weights; in the Parent none."""
+        if not self.binary:
+            return Real()
+        if self.form == "released":
+            return _initialised(
+                SignWeight(self.scale or "learned", channels, estimator="identity", gain=self.learned_gain)
+            )
+        return SignWeight(self.scale or "mean_abs", channels)
+
+    def conv(self, inputs: int, outputs: int, kernel: int, *, activate: bool, stride: int = 1, dilation: int = 1,
+             groups: int = 1) -> QuantConv2d:  # fmt: skip
+        """A convolution with this style's quantisers that keeps the size at stride 1; ``activate`` quantises its input."""
+        module = QuantConv2d(
+            inputs,
+            outputs,
+            kernel,
+            stride,
+            dilation * (kernel // 2),
+            dilation,
+            groups,
+            input_quantiser=self.activation() if activate else Real(),
+            weight_quantiser=self.weight(outputs),
+            pad_value=self.pad_value if self.binary and activate else 0.0,
+        )
+        if self.form == "released" and self.binary:
+            nn.init.normal_(module.weight)
+        return module
+
+    def norm(self, channels: int, eps: float = 1e-5) -> nn.BatchNorm2d:
+        """Batch norm over ``channels``."""
+        return nn.BatchNorm2d(channels, eps=eps, affine=self.affine)
+
+
+def _initialised(quantiser: SignWeight) -> SignWeight:
+    if quantiser.magnitude is not None:
+        nn.init.normal_(quantiser.magnitude)
+    return quantiser
+
+
+RELEASED_EPS = 1e-3
+
+
+class Zero(nn.Module):
+    """The operation ``none``: zeros of the output's shape, without touching the input's values."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
+        height, width = (-(-size // self.stride) for size in x.shape[2:])
+        return x.new_zeros(x.shape[0], x.shape[1], height, width)
+
+
+class Pool(nn.Module):
+    """3x3 pooling with padding 1, then batch norm where the style asks for one; averages do not count padding."""
+
+    def __init__(self, kind: str, channels: int, stride: int, style: OperationStyle) -> None:
+        super().__init__()
+        self.kind = kind
+        self.stride = stride
+        eps = RELEASED_EPS if style.form == "released" else 1e-5
+        self.norm = style.norm(channels, eps) if style.pool_norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
+        if self.kind == "max_pool_3x3":
+            return self.norm(F.max_pool2d(x, 3, self.stride, 1))
+        return self.norm(F.avg_pool2d(x, 3, self.stride, 1, count_include_pad=False))
+
+
+class PaperBlock(nn.Module):
+    """Quantise, depthwise k x k, batch norm, quantise, pointwise, batch norm (fig. 4.8)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, dilation: int, style: OperationStyle) -> None:
+        super().__init__()
+        self.depthwise = style.conv(
+            inputs, inputs, kernel, activate=True, stride=stride, dilation=dilation, groups=inputs
+        )
+        self.depthwise_norm = style.norm(inputs)
+        self.pointwise = style.conv(inputs, outputs, 1, activate=True)
+        self.pointwise_norm = style.norm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C', ceil(H / stride), ceil(W / stride))."""
+        return self.pointwise_norm(self.pointwise(self.depthwise_norm(self.depthwise(x))))
+
+
+class DartsBlock(nn.Module):
+    """ReLU, depthwise k x k, pointwise, batch norm (DARTS)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, dilation: int, style: OperationStyle) -> None:
+        super().__init__()
+        self.depthwise = style.conv(
+            inputs, inputs, kernel, activate=True, stride=stride, dilation=dilation, groups=inputs
+        )
+        self.pointwise = style.conv(inputs, outputs, 1, activate=False)
+        self.pointwise_norm = style.norm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C', ceil(H / stride), ceil(W / stride))."""
+        return self.pointwise_norm(self.pointwise(self.depthwise(x)))
+
+
+class ReleasedBlock(nn.Module):
+    """The authors' block: BN, W1A32 depthwise, BN, PReLU, W1A1 pointwise, BN, shortcut at stride 1, PReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, dilation: int, style: OperationStyle) -> None:
+        super().__init__()
+        self.shortcut = stride == 1 and inputs == outputs
+        self.norm = style.norm(inputs, RELEASED_EPS)
+        self.depthwise = style.conv(
+            inputs, inputs, kernel, activate=False, stride=stride, dilation=dilation, groups=inputs
+        )
+        self.depthwise_norm = style.norm(inputs, RELEASED_EPS)
+        self.depthwise_act = nn.PReLU(inputs)
+        self.pointwise = style.conv(inputs, outputs, 1, activate=True)
+        self.pointwise_norm = style.norm(outputs, RELEASED_EPS)
+        self.pointwise_act = nn.PReLU(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C', ceil(H / stride), ceil(W / stride))."""
+        y = self.depthwise_act(self.depthwise_norm(self.depthwise(self.norm(x))))
+        y = self.pointwise_norm(self.pointwise(y))
+        return self.pointwise_act(y + x if self.shortcut else y)
+
+
+class Project(nn.Module):
+    """The preprocessing 1x1 convolution: activation or BN, 1x1 convolution, BN (and PReLU in ``released``)."""
+
+    def __init__(self, inputs: int, outputs: int, style: OperationStyle) -> None:
+        super().__init__()
+        released = style.form == "released"
+        self.pre_norm = style.norm(inputs) if released else nn.Identity()
+        self.conv = style.conv(inputs, outputs, 1, activate=not released)
+        self.norm = style.norm(outputs, RELEASED_EPS) if released else style.norm(outputs)
+        self.act = nn.PReLU(outputs) if released else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C', H, W)."""
+        return self.act(self.norm(self.conv(self.pre_norm(x))))
+
+
+class FactorisedReduce(nn.Module):
+    """Halve the resolution by two 1x1 stride-2 convolutions, the second on the input shifted by one pixel.
+
+    An odd size is padded by one row and column *before* the quantiser, so that the convolution still sees two
+    values and both halves have size ceil(H / 2).
+    """
+
+    def __init__(self, inputs: int, outputs: int, style: OperationStyle) -> None:
+        super().__init__()
+        if outputs % 2:
+            raise InputError(f"{outputs} channels cannot be halved", mend="choose an even number of channels")
+        released = style.form == "released"
+        self.pre_norm = style.norm(inputs) if released else nn.Identity()
+        self.conv_even = style.conv(inputs, outputs // 2, 1, activate=not released, stride=2)
+        self.conv_odd = style.conv(inputs, outputs // 2, 1, activate=not released, stride=2)
+        self.norm = style.norm(outputs, RELEASED_EPS) if released else style.norm(outputs)
+        self.act = nn.PReLU(outputs) if released else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C', ceil(H / 2), ceil(W / 2))."""
+        x = self.pre_norm(x)
+        shifted = x[:, :, 1:, 1:]
+        if x.shape[2] % 2 or x.shape[3] % 2:
+            shifted = F.pad(shifted, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+        return self.act(self.norm(torch.cat([self.conv_even(x), self.conv_odd(shifted)], dim=1)))
+
+
+_BLOCKS = {"paper": PaperBlock, "released": ReleasedBlock, "darts": DartsBlock}
+
+
+def build_operation(name: str, channels: int, stride: int, style: OperationStyle) -> nn.Module:
+    """One of the eight operations on ``channels`` channels at stride 1 or 2.
+
+    Args:
+        name: A name of :data:`search.genotype.OPERATIONS`.
+        channels: Input and output channels.
+        stride: 1, or 2 for the edges from a reduction cell's inputs.
+        style: Form and precision.
+    """
+    if name == "none":
+        return Zero(stride)
+    if name in ("max_pool_3x3", "avg_pool_3x3"):
+        return Pool(name, channels, stride, style)
+    if name == "skip_connect":
+        return nn.Identity() if stride == 1 else FactorisedReduce(channels, channels, style)
+    block = _BLOCKS[style.form]
+    kernel = int(name[-1])
+    if name.startswith("dil_conv"):
+        return block(channels, channels, kernel, stride, 2, style)
+    if name.startswith("sep_conv"):
+        return nn.Sequential(
+            block(channels, channels, kernel, stride, 1, style), block(channels, channels, kernel, 1, 1, style)
+        )
+    raise InputError(f"unknown operation {name!r}")

@@ -1,0 +1,142 @@
+"""Weights as safetensors that know their network: the header holds the architecture and its hash.
+
+Nothing is ever unpickled. A file of another architecture is refused with both hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from search.errors import InputError
+from search.files import atomic, sha256_json
+
+HEADS = ("classifier.", "auxiliary.")
+"""Modules that belong to the classes of one data set, not to the backbone."""
+
+
+def save_weights(path: str | Path, model: nn.Module, extra: Mapping[str, str] | None = None) -> None:
+    """Write parameters and buffers as safetensors, atomically.
+
+    Args:
+        path: The file.
+        model: A network with ``architecture`` and ``architecture_hash``.
+        extra: Further text for the header (training task, commit).
+    """
+    header = {
+        "architecture": json.dumps(model.architecture, sort_keys=True),
+        "architecture_hash": str(model.architecture_hash),
+        **(extra or {}),
+    }
+    state = {key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
+    with atomic(path) as temporary:
+        save_file(state, temporary, metadata=header)
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """The header of a weight file: ``architecture`` decoded, everything else as text."""
+    with _opened(path) as file:
+        header: dict[str, Any] = dict(file.metadata() or {})
+    if "architecture" not in header:
+        raise InputError("has no architecture in its header, so it is not one of this suite's weight files", where=path)
+    header["architecture"] = json.loads(header["architecture"])
+    return header
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """All tensors of a weight file, on the CPU."""
+    with _opened(path) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+
+
+def _opened(path: str | Path) -> Any:
+    try:
+        return safe_open(str(path), framework="pt")
+    except FileNotFoundError:
+        raise InputError("no such weight file", where=path) from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"not a readable safetensors file ({error})", where=path) from None
+
+
+def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:
+    """Load a file into a network of exactly its architecture.
+
+    Returns:
+        The file's header.
+
+    Raises:
+        InputError: If the file is of another architecture; the message has both hashes.
+    """
+    header = read_header(path)
+    if header["architecture_hash"] != model.architecture_hash:
+        raise InputError(
+            f"these weights are of architecture {header['architecture_hash'][:12]}, "
+            f"the network is {str(model.architecture_hash)[:12]}",
+            where=path,
+            mend="build the network from the file's own header, or give the matching file",
+        )
+    model.load_state_dict(read_tensors(path), strict=True)
+    return header
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What of a weight file went where.
+
+    Attributes:
+        matched: Names loaded.
+        missing: Names of the network's backbone that the file lacks or has in another shape.
+        unexpected: Names of the file's backbone that the network lacks.
+    """
+
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{len(self.matched)} tensors matched, {len(self.missing)} missing, {len(self.unexpected)} unexpected"
+
+
+def load_backbone(path: str | Path, model: nn.Module) -> LoadReport:
+    """Load everything but the heads by name; classifier and auxiliary head may differ in their classes.
+
+    Raises:
+        InputError: If any tensor of the backbone is missing, left over or of another shape; lists them.
+    """
+    tensors = {key: value for key, value in read_tensors(path).items() if not key.startswith(HEADS)}
+    own = {key: value for key, value in model.state_dict().items() if not key.startswith(HEADS)}
+    matched = tuple(sorted(key for key in tensors if key in own and tensors[key].shape == own[key].shape))
+    report = LoadReport(
+        matched=matched,
+        missing=tuple(sorted(set(own) - set(matched))),
+        unexpected=tuple(sorted(set(tensors) - set(matched))),
+    )
+    if report.missing or report.unexpected:
+        names = "; ".join(
+            f"{title}: {', '.join(found[:5])}{' ...' if len(found) > 5 else ''}"
+            for title, found in (("missing", report.missing), ("unexpected", report.unexpected))
+            if found
+        )
+        raise InputError(f"weights of another backbone ({report}; {names})", where=path)
+    with torch.no_grad():
+        for key in matched:
+            own[key].copy_(tensors[key])
+    return report
+
+
+def hash_state(model: nn.Module) -> str:
+    """Hash (sha256, hex) of all parameters and buffers: equal if and only if they are equal bit for bit."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(sha256_json([key, str(value.dtype), list(value.shape)]).encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
