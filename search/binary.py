@@ -21,8 +21,13 @@ Pair = int | tuple[int, int]
 
 
 def sign(x: Tensor) -> Tensor:
-    """+1 where ``x >= 0`` (so for 0 and -0.0 too), else -1; shape and dtype of ``x``, no gradient."""
-    return torch.ge(x, 0).to(x.dtype).mul_(2).sub_(1)
+    """+1 where ``x >= 0`` (so for 0 and -0.0 too), else -1; shape and dtype of ``x``, no gradient.
+
+    Adding 0.0 turns -0.0 into 0.0 and changes nothing else; then the sign bit decides. Two vectorised kernels
+    and one temporary, where a comparison and its conversion are slower (measured in tests/benchmarks).
+    """
+    result = torch.add(x.detach(), 0.0)
+    return torch.copysign(result.new_ones(()), result, out=result)
 
 
 def estimate(gradient: Tensor, x: Tensor, estimator: Estimator) -> Tensor:
@@ -40,9 +45,8 @@ def estimate(gradient: Tensor, x: Tensor, estimator: Estimator) -> Tensor:
         # The open interval of hardtanh's one-kernel derivative, widened by one ulp, is the closed [-1, 1].
         bound = 1 + torch.finfo(x.dtype).eps
         return torch.ops.aten.hardtanh_backward(gradient, x, -bound, bound)
-    # 2 - 2 min(|x|, 1), then the product, in place: one temporary.
-    slope = torch.abs(x).clamp_(max=1).mul_(-2).add_(2)
-    return slope.mul_(gradient)
+    # max(2 - 2|x|, 0), then the product: two temporaries, the last steps in place.
+    return torch.rsub(torch.abs(x), 2, alpha=2).clamp_(min=0).mul_(gradient)
 
 
 class _Sign(torch.autograd.Function):
@@ -143,7 +147,11 @@ class SignWeight(_Switchable):
     """
 
     def __init__(
-        self, scale: Scale = "mean_abs", out_channels: int = 1, estimator: Estimator = "ste", gain: float = 1.0
+        self,
+        scale: Scale = "mean_abs",
+        out_channels: int = 1,
+        estimator: Estimator = "ste",
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.scale = _one_of(scale, get_args(Scale), "scale")
@@ -208,7 +216,9 @@ class QuantConv2d(nn.Conv2d):
         weight_quantiser: Quantiser | None = None,
         pad_value: float = 0.0,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False
+        )
         if pad_value not in (-1.0, 0.0, 1.0):
             raise InputError(f"{pad_value!r} is no pad_value", allowed="-1, 0, 1")
         self.input_quantiser = input_quantiser if input_quantiser is not None else Real()
@@ -221,8 +231,8 @@ class QuantConv2d(nn.Conv2d):
         weight = self.weight_quantiser(self.weight)
         padding: Pair = self.padding  # type: ignore[assignment]
         if self.pad_value != 0.0:
-            height, width = self.padding
-            x = F.pad(x, (int(width), int(width), int(height), int(height)), value=self.pad_value)
+            height, width = (int(side) for side in self.padding)
+            x = F.pad(x, (width, width, height, height), value=self.pad_value)
             padding = 0
         return F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
 

@@ -66,14 +66,15 @@ class Genotype:
 
     @property
     def hash(self) -> str:
-        """Content hash (sha256, hex) of the two cells; name and source do not enter, nor the order of a node's edges."""
+        """Content hash (sha256, hex) of the two cells; name, source and the order of a node's edges do not enter."""
         cells = {kind: [sorted(node) for node in getattr(self, kind)] for kind in ("normal", "reduce")}
         return sha256_json({"schema": SCHEMA, **cells})
 
     def to_dict(self) -> dict[str, Any]:
         """The file's form as plain JSON values."""
         cells = {
-            kind: [[list(edge) for edge in node] for node in getattr(self, kind)] for kind in ("normal", "reduce")
+            kind: [[list(edge) for edge in node] for node in getattr(self, kind)]
+            for kind in ("normal", "reduce")
         }
         return {"schema": SCHEMA, "name": self.name, "source": self.source, **cells}
 
@@ -103,7 +104,9 @@ class Genotype:
             if key not in keys:
                 raise InputError(f"unknown key {key!r}", where=where, allowed=", ".join(keys))
         if value["schema"] != SCHEMA or isinstance(value["schema"], bool):
-            raise InputError(f"schema {value['schema']!r} is of another space or version", where=where, allowed=SCHEMA)
+            raise InputError(
+                f"schema {value['schema']!r} is of another space or version", where=where, allowed=SCHEMA
+            )
         for key in ("name", "source"):
             if not isinstance(value[key], str):
                 raise InputError(f"{key} is {value[key]!r}", where=where, allowed="text")
@@ -124,12 +127,16 @@ def _cell(value: Any, where: str) -> Cell:
 
 def _node(value: Any, index: int, where: str) -> Node:
     if not isinstance(value, list) or not value:
-        raise InputError(f"found {value!r}", where=where, allowed="a list of one or more [operation, input] pairs")
+        raise InputError(
+            f"found {value!r}", where=where, allowed="a list of one or more [operation, input] pairs"
+        )
     edges = tuple(_edge(edge, INPUTS + index, where) for edge in value)
     sources = [edge.source for edge in edges]
     for source in sources:
         if sources.count(source) > 1:
-            raise InputError(f"input {source} is used {sources.count(source)} times", where=where, allowed="once")
+            raise InputError(
+                f"input {source} is used {sources.count(source)} times", where=where, allowed="once"
+            )
     return edges
 
 

@@ -118,7 +118,9 @@ class GenotypeCell(nn.Module):
         self.sources = [[edge.source for edge in node] for node in cell]
         self.nodes = nn.ModuleList(
             nn.ModuleList(
-                build_operation(edge.operation, plan.channels, plan.stride if edge.source < INPUTS else 1, style)
+                build_operation(
+                    edge.operation, plan.channels, plan.stride if edge.source < INPUTS else 1, style
+                )
                 for edge in node
             )
             for node in cell
@@ -153,7 +155,9 @@ class AuxiliaryHead(nn.Module):
 
     def __init__(self, channels: int, classes: int, stem: Stem) -> None:
         super().__init__()
-        self.reduce = nn.Sequential(nn.Conv2d(channels, 128, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU(inplace=True))
+        self.reduce = nn.Sequential(
+            nn.Conv2d(channels, 128, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU(inplace=True)
+        )
         second_norm = [nn.BatchNorm2d(768)] if stem == "cifar" else []
         self.combine = nn.Sequential(nn.Conv2d(128, 768, 2, bias=False), *second_norm, nn.ReLU(inplace=True))
         self.classifier = nn.Linear(768, classes)
@@ -226,11 +230,14 @@ class Network(nn.Module):
         plans = plan_cells(config.channels, config.cells, config.stem, config.last_stride)
         self.stem = ImageNetStem(config.channels) if config.stem == "imagenet" else CifarStem(config.channels)
         self.cells = nn.ModuleList(
-            GenotypeCell(genotype.reduce if plan.reduction else genotype.normal, plan, style) for plan in plans
+            GenotypeCell(genotype.reduce if plan.reduction else genotype.normal, plan, style)
+            for plan in plans
         )
         self.auxiliary_index = 2 * config.cells // 3
         self.auxiliary = (
-            AuxiliaryHead(plans[self.auxiliary_index].outputs, config.classes, config.stem) if config.auxiliary else None
+            AuxiliaryHead(plans[self.auxiliary_index].outputs, config.classes, config.stem)
+            if config.auxiliary
+            else None
         )
         self.num_features = plans[-1].outputs
         self.classifier = nn.Linear(self.num_features, config.classes)
@@ -304,11 +311,11 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
     saved = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
-        norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
+        norm.num_batches_tracked = (
+            None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
+        )
     try:
         yield
     finally:
         for norm, (momentum, tracked) in zip(norms, saved, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, tracked
-
-

@@ -53,7 +53,9 @@ class OperationStyle:
         if self.form not in FORMS:
             raise InputError(f"{self.form!r} is no form", allowed=", ".join(FORMS))
         if self.form == "darts" and self.binary:
-            raise InputError("the form 'darts' is real-valued", mend="use 'paper' or 'released' for 1-bit networks")
+            raise InputError(
+                "the form 'darts' is real-valued", mend="use 'paper' or 'released' for 1-bit networks"
+            )
 
     @property
     def published(self) -> OperationStyle:
@@ -142,7 +144,9 @@ class Pool(nn.Module):
 class PaperBlock(nn.Module):
     """Quantise, depthwise k x k, batch norm, quantise, pointwise, batch norm (fig. 4.8)."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, dilation: int, style: OperationStyle) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int, dilation: int, style: OperationStyle
+    ) -> None:
         super().__init__()
         self.depthwise = style.conv(
             inputs, inputs, kernel, activate=True, stride=stride, dilation=dilation, groups=inputs
@@ -159,7 +163,9 @@ class PaperBlock(nn.Module):
 class DartsBlock(nn.Module):
     """ReLU, depthwise k x k, pointwise, batch norm (DARTS)."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, dilation: int, style: OperationStyle) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int, dilation: int, style: OperationStyle
+    ) -> None:
         super().__init__()
         self.depthwise = style.conv(
             inputs, inputs, kernel, activate=True, stride=stride, dilation=dilation, groups=inputs
@@ -175,7 +181,9 @@ class DartsBlock(nn.Module):
 class ReleasedBlock(nn.Module):
     """The authors' block: BN, W1A32 depthwise, BN, PReLU, W1A1 pointwise, BN, shortcut at stride 1, PReLU."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, dilation: int, style: OperationStyle) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int, dilation: int, style: OperationStyle
+    ) -> None:
         super().__init__()
         self.shortcut = stride == 1 and inputs == outputs
         self.norm = style.norm(inputs, RELEASED_EPS)
@@ -262,6 +270,7 @@ def build_operation(name: str, channels: int, stride: int, style: OperationStyle
         return block(channels, channels, kernel, stride, 2, style)
     if name.startswith("sep_conv"):
         return nn.Sequential(
-            block(channels, channels, kernel, stride, 1, style), block(channels, channels, kernel, 1, 1, style)
+            block(channels, channels, kernel, stride, 1, style),
+            block(channels, channels, kernel, 1, 1, style),
         )
     raise InputError(f"unknown operation {name!r}")

@@ -47,7 +47,9 @@ def read_header(path: str | Path) -> dict[str, Any]:
     with _opened(path) as file:
         header: dict[str, Any] = dict(file.metadata() or {})
     if "architecture" not in header:
-        raise InputError("has no architecture in its header, so it is not one of this suite's weight files", where=path)
+        raise InputError(
+            "has no architecture in its header, so it is not one of this suite's weight files", where=path
+        )
     header["architecture"] = json.loads(header["architecture"])
     return header
 

@@ -1,0 +1,108 @@
+"""Settings of retraining a network for classification (method.md, section 6)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from search.binary import Estimator
+from search.data import Augmentation
+from search.image_folder import CropSettings
+from search.network import Stem
+from search.operations import Form
+from search.settings import Settings
+
+
+class NetworkSettings(Settings):
+    """Size and form of the network that is trained.
+
+    Attributes:
+        channels, cells: C and L of a genotype's network.
+        handmade_channels: Stem width of a hand-made network (64 in the literature).
+        auxiliary_weight: Weight of the auxiliary head's loss; 0 leaves the head out.
+        drop_path: Probability at the last epoch; it grows linearly from 0.
+        checkpointing: Recompute cells in the backward pass to save memory.
+    """
+
+    form: Form
+    estimator: Estimator
+    stem: Stem
+    channels: int = Field(ge=2)
+    cells: int = Field(ge=3)
+    handmade_channels: int = Field(ge=4)
+    auxiliary_weight: float = Field(ge=0)
+    drop_path: float = Field(ge=0, lt=1)
+    checkpointing: bool
+
+
+class StageSettings(Settings):
+    """One stage of the training; a later stage starts from the earlier one's weights with a fresh optimiser.
+
+    Attributes:
+        epochs: Passes over the training images.
+        binary_activations, binary_weights: What is binarised in this stage (a real-valued twin ignores both).
+        optimiser: ``sgd`` (momentum 0.9, DARTS), ``adam`` or ``adamw``.
+        learning_rate, final_learning_rate: Ends of the cosine.
+        weight_decay: Not on parameters of one dimension where ``decay_vectors`` is false.
+    """
+
+    epochs: int = Field(ge=1)
+    binary_activations: bool
+    binary_weights: bool
+    optimiser: Literal["sgd", "adam", "adamw"]
+    learning_rate: float = Field(gt=0)
+    final_learning_rate: float = Field(ge=0)
+    weight_decay: float = Field(ge=0)
+    decay_vectors: bool
+
+
+class LossSettings(Settings):
+    """What is minimised besides the cross entropy.
+
+    Attributes:
+        kernel_weight: Weight of the kernel term of L_H (4.17).
+        class_mean_weight: lambda of the class-mean term of L_H (4.18).
+        class_mean_rate: How fast the running class means follow.
+        reconstruction_weight: Weight of L_R (4.23).
+        label_smoothing: Of the cross entropy.
+        teacher: Weight file of this suite with a trained teacher, or null.
+        teacher_weight: Share of the distillation loss; the hard labels have the rest.
+        temperature: T of the distillation.
+    """
+
+    kernel_weight: float = Field(ge=0)
+    class_mean_weight: float = Field(ge=0)
+    class_mean_rate: float = Field(gt=0, le=1)
+    reconstruction_weight: float = Field(ge=0)
+    label_smoothing: float = Field(ge=0, lt=1)
+    teacher: str | None
+    teacher_weight: float = Field(ge=0, le=1)
+    temperature: float = Field(gt=0)
+
+
+class RetrainSettings(Settings):
+    """One classification task's recipe.
+
+    Attributes:
+        train_images, test_images: How many are used, class-balanced; 0 for all (arrays only).
+        augmentation: For images in memory (CIFAR-10).
+        crop: For image folders (ImageNet).
+        batch_size: Global batch; ``accumulation`` steps make one update of it.
+        clip: Largest norm of the gradient; 0 for no limit.
+        ema: Decay of the averaged weights that are evaluated and exported; 0 for none.
+        workers: Loading processes of an image folder; no influence on the numbers.
+    """
+
+    network: NetworkSettings
+    stages: list[StageSettings] = Field(min_length=1)
+    loss: LossSettings
+    train_images: int = Field(ge=0)
+    test_images: int = Field(ge=0)
+    augmentation: Augmentation
+    crop: CropSettings
+    batch_size: int = Field(ge=1)
+    accumulation: int = Field(ge=1)
+    clip: float = Field(ge=0)
+    ema: float = Field(ge=0, lt=1)
+    workers: int = Field(ge=0)

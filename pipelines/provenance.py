@@ -1,0 +1,105 @@
+"""What a run records about itself, so that a sceptic can ask where a number comes from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning-fabric",
+    "torchmetrics",
+    "numpy",
+    "mmengine",
+    "mmcv",
+    "mmcv-lite",
+    "mmdet",
+    "torchreid",
+    "dvc",
+)
+
+
+def provenance(
+    *, seeds: Sequence[int], data: Mapping[str, Any], architecture_hash: str | None, started: float
+) -> dict[str, Any]:
+    """Commit, versions, hardware, threads, seeds, data and architecture hashes, wall time and peak memory.
+
+    Args:
+        seeds: All seeds of the run.
+        data: Content hashes of the data by name.
+        architecture_hash: Of the network that was trained, where there is one.
+        started: ``time.time()`` at the start of the run.
+    """
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "wall_seconds": round(time.time() - started, 3),
+        "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "code": commit(),
+        "seeds": list(seeds),
+        "data": dict(data),
+        "architecture_hash": architecture_hash,
+        "python": platform.python_version(),
+        "packages": versions(),
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(0) if cuda else None,
+        "cuda": torch.version.cuda if cuda else None,
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+    }
+
+
+def commit() -> dict[str, Any]:
+    """The commit of the suite's checkout, and whether its files differ from it (results/ does not count)."""
+    root = Path(__file__).parent.parent
+    revision = _git(root, "rev-parse", "HEAD")
+    if revision is None:
+        return {"commit": None, "dirty": None}
+    changed = _git(
+        root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!dvc.lock"
+    )
+    return {"commit": revision, "dirty": bool(changed)}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        found = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that can change a number."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_name() -> str:
+    """The processor as the system names it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
+    for line in text.splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()

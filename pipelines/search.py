@@ -1,0 +1,87 @@
+"""Stage ``search``: one method, one seed."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from pipelines import params, stage
+from pipelines.record import dataset_of, write_record
+from search.data import load_cifar10, load_manifest
+from search.files import write_csv
+from search.run import run_search
+from search.training import set_up
+
+RESUME = Path("runs/.resume")
+
+
+def main() -> None:
+    """Search and write ``runs/search/<method>-s<seed>/``."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.search", description=__doc__)
+    parser.add_argument("--method", required=True, help="a search method, such as cp_nas")
+    parser.add_argument("--seed", required=True, type=int, help="the search's seed")
+    parser.add_argument("--data", type=Path, default=Path("data/cifar10"), help="prepared CIFAR-10")
+    parser.add_argument("--output", type=Path, help="default runs/search/<method>-s<seed>")
+    arguments = parser.parse_args()
+    started = time.time()
+    settings = params.load()
+    manifest = load_manifest(arguments.data)
+    key = f"{arguments.method}-s{arguments.seed}"
+    output = arguments.output or Path("runs/search") / key
+    fabric = set_up(settings.compute, arguments.seed)
+    run = run_search(
+        fabric,
+        arguments.method,
+        settings.search,
+        arguments.seed,
+        load_cifar10(arguments.data, "train"),
+        resume_root=RESUME,
+        data_hash=manifest["sha256"],
+    )
+    if not fabric.is_global_zero:
+        return
+    space = settings.search.space
+    own = getattr(settings.search.method, arguments.method)
+    with stage.output_folder(output) as folder:
+        write_record(
+            folder,
+            run={
+                "stage": "search",
+                "key": key,
+                "network": key,
+                "method": arguments.method,
+                "precision": "1bit" if space.binary else "real",
+                "form": space.form,
+                "seed": arguments.seed,
+                "task": "search",
+                "dataset": dataset_of(
+                    manifest, train_images=space.train_images, validation_images=space.validation_images
+                ),
+                "paper_scale": settings.paper_scale,
+                "architecture_hash": None,
+                "genotype_hash": run.result.genotype.hash,
+            },
+            metrics={
+                "val_accuracy": run.result.validation_accuracy,
+                "epochs": run.budget.epochs,
+                "images_seen": run.budget.images_seen,
+                "images_evaluated": run.budget.images_evaluated,
+                "seconds": round(run.seconds, 3),
+                "peak_memory_mib": round(run.peak_memory_mib, 1),
+            },
+            params={"space": space.model_dump(), "method": {arguments.method: own.model_dump()}},
+            started=started,
+            seeds=[arguments.seed, space.split_seed],
+            data={manifest["name"]: manifest["sha256"]},
+            history=run.history,
+            genotype=run.result.genotype,
+        )
+        write_csv(folder / "timing.csv", run.timing)
+        for name, rows in run.result.tables.items():
+            write_csv(folder / name, rows)
+    run.resume.remove()
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,132 @@
+"""Decoupled optimisation: backtracking of alpha against the operations' weight norms (4.42 to 4.53).
+
+Plain alternation ignores that the weights depend on alpha. After the gradient step
+
+    alpha^{t+1} = alpha^t - eta_1 dL/dalpha^t                                                   (4.42)
+
+some operations are led back: alphatilde = alpha^{t+1} + eta psi o alpha^t for those m with
+ranking(R(w_m)) > tau, and alphatilde = alpha^{t+1} for the others. psi stands for what contains dw/dalpha.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from search.binary import quant_convs
+from search.genotype import OPERATIONS
+from search.supernet import SuperCell, SuperEdge, Supernet
+
+POOL_AREA = 9
+"""Entries of a 3x3 pool's window."""
+
+
+@torch.no_grad()
+def operation_norms(network: Supernet) -> Tensor:
+    """R(w_m) = ||w_m||_2^2 (4.53) of every operation, (2, 14, 8), mean over the cells of a kind [choice].
+
+    The weights are those the network multiplies by: w, or beta o b^w in a Child. An operation without weights
+    counts as the depthwise convolution it equals: the identity has one entry 1 a channel, a pool nine entries
+    1/9, and ``none`` has 0 [derived].
+    """
+    rows: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for cell in network.cells:
+        assert isinstance(cell, SuperCell)
+        rows[cell.plan.reduction].append(torch.stack([_edge_norms(edge) for edge in cell.edges]))
+    return torch.stack([torch.stack(tables).mean(dim=0) for tables in rows])
+
+
+def _edge_norms(edge: nn.Module) -> Tensor:
+    assert isinstance(edge, SuperEdge)
+    like = next(edge.parameters())
+    return torch.stack(
+        [
+            _norm(name, operation, edge.part, like)
+            for name, operation in zip(OPERATIONS, edge.operations, strict=True)
+        ]
+    )
+
+
+def _norm(name: str, operation: nn.Module, channels: int, like: Tensor) -> Tensor:
+    squares = [conv.weight_quantiser(conv.weight).square().sum() for _, conv in quant_convs(operation)]
+    if squares:
+        return torch.stack(squares).sum()
+    if name == "none":
+        return like.new_zeros(())
+    return like.new_tensor(channels / POOL_AREA if "pool" in name else channels)
+
+
+def ranking(norms: Tensor) -> Tensor:
+    """Rank of each operation by R among the eight of its edge, from 0 (the smallest) to 1 [derived].
+
+    Shape (..., 8) to (..., 8): how many of the others are smaller, over 7; equals share the lower rank.
+    """
+    smaller = norms[..., None, :] < norms[..., :, None]
+    return smaller.sum(dim=-1).to(norms.dtype) / (norms.shape[-1] - 1)
+
+
+class Backtracking:
+    """psi, one non-negative entry an edge, and the two updates that use it.
+
+    The gradient of L in psi is taken where L is next evaluated, at the backtracked alpha of the step before:
+    the next batch's gradient in alphatilde times d alphatilde / d psi = eta alpha^t on the selected
+    operations. So it costs no pass of its own [choice].
+
+    Args:
+        shape: Shape of alpha, (..., edges, operations).
+        eta: Step of the backtracking; 0 is plain descent.
+        eta_psi: Learning rate of psi.
+        tau: Operations whose rank is above it are led back.
+        start: First value of psi.
+        device: Where alpha is.
+
+    Attributes:
+        psi: (..., edges).
+        slope: d alphatilde / d psi of the last step, the shape of alpha; 0 on operations left alone.
+    """
+
+    def __init__(
+        self,
+        shape: torch.Size,
+        eta: float,
+        eta_psi: float,
+        tau: float,
+        start: float,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.eta, self.eta_psi, self.tau = eta, eta_psi, tau
+        self.psi = torch.full(shape[:-1], float(start), device=device, dtype=dtype)
+        self.slope = torch.zeros(shape, device=device, dtype=dtype)
+
+    @torch.no_grad()
+    def step(self, alpha: Tensor, gradient: Tensor, ranks: Tensor, descend: Callable[[], None]) -> None:
+        """Update psi, descend, backtrack.
+
+        Args:
+            alpha: Changed in place; holds alphatilde of the last step on entry and of this one on return.
+            gradient: dL/dalpha at alpha.
+            ranks: :func:`ranking` of the operations, the shape of alpha.
+            descend: Takes the gradient step (4.42) on ``alpha``.
+        """
+        self.psi = (self.psi - self.eta_psi * (gradient * self.slope).sum(dim=-1)).abs()  # (4.51)
+        before = alpha.detach().clone()
+        descend()
+        selected = (ranks > self.tau).to(alpha)
+        self.slope = self.eta * selected * before
+        alpha += self.psi[..., None] * self.slope
+
+    def forget(self) -> None:
+        """Alpha was replaced from outside: it no longer depends on psi."""
+        self.slope = torch.zeros_like(self.slope)
+
+    def state_dict(self) -> dict[str, Any]:
+        """psi and the last slope."""
+        return {"psi": self.psi, "slope": self.slope}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back a state."""
+        self.psi, self.slope = state["psi"].to(self.psi), state["slope"].to(self.slope)

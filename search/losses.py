@@ -1,0 +1,66 @@
+"""Losses for training a found network: the Child-Parent loss (4.17, 4.18) and distillation (method.md, 3 and 6)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from search.binary import SignWeight, quant_convs, sign
+
+
+def kernel_loss(model: nn.Module) -> Tensor:
+    """First term of L_H: sum over layers l and filters c of MSE(H_c^l, Hhat_c^l), a scalar.
+
+    H is the full-precision filter, Hhat = beta o sign(H) its reconstruction; the MSE is the mean over the
+    filter's elements. Convolutions whose weights are real have nothing to reconstruct.
+    """
+    total = torch.zeros((), device=next(model.parameters()).device)
+    for _, conv in quant_convs(model):
+        quantiser = conv.weight_quantiser
+        if isinstance(quantiser, SignWeight) and quantiser.precision == 1:
+            target = sign(conv.weight.detach()) * quantiser.beta(conv.weight)
+            total = total + (conv.weight - target).square().mean(dim=(1, 2, 3)).sum()
+    return total
+
+
+class ClassMeanLoss(nn.Module):
+    """Second term of L_H: 1/2 sum over samples s of || f_C,s - fbar_C ||^2, without its weight lambda.
+
+    f is the last convolution's feature map, fbar the mean over the samples of the same class. The means run:
+    after each batch a class's mean moves by ``rate`` towards the mean of its samples, as in centre loss.
+
+    Args:
+        classes: Number of classes.
+        rate: How fast the class means follow.
+    """
+
+    def __init__(self, classes: int, rate: float) -> None:
+        super().__init__()
+        self.classes, self.rate = classes, rate
+        self.means: Tensor
+        self.register_buffer("means", torch.zeros(classes, 0))
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Maps (B, C, H, W) and labels (B,) to a scalar; the means are constants for the gradient."""
+        flat = features.flatten(1)
+        if self.means.shape[1] != flat.shape[1]:
+            self.means = flat.new_zeros(self.classes, flat.shape[1])
+        loss = 0.5 * (flat - self.means[labels]).square().sum()
+        with torch.no_grad():
+            values = flat.detach()
+            sums = torch.zeros_like(self.means).index_add_(0, labels, values)
+            counts = torch.bincount(labels, minlength=self.classes)[:, None].to(values.dtype)
+            seen = counts > 0
+            target = sums / counts.clamp(min=1)
+            self.means = torch.where(seen, self.means + self.rate * (target - self.means), self.means)
+        return loss
+
+
+def distillation(logits: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Soft cross entropy - sum_n p_n log q_n, mean over the batch, times T^2.
+
+    p = softmax(teacher / T), q = softmax(logits / T). At T = 1 it is the released recipe's only loss.
+    """
+    targets = torch.softmax(teacher / temperature, dim=1)
+    return -(targets * F.log_softmax(logits / temperature, dim=1)).sum(dim=1).mean() * temperature**2

@@ -1,0 +1,235 @@
+"""The protocol of all search methods, their common settings, and what they may use: data, network size, budget.
+
+A method does its work in steps (usually one epoch each), so that the driver in :mod:`search.run` can report
+progress, save a state after each step and go on from it bit for bit.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from lightning_fabric import Fabric
+from pydantic import Field
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from search.binary import Estimator
+from search.data import Augmentation, Batches, Images
+from search.genotype import Genotype
+from search.network import NetworkConfig, Stem
+from search.operations import Form, OperationStyle
+from search.settings import Settings
+from search.training import Evaluation, ModuleType, average_gradients, evaluate, place
+
+
+class OptimiserSettings(Settings):
+    """How weights are trained.
+
+    Attributes:
+        name: ``sgd`` (with momentum) or ``adam``.
+        learning_rate: At the start; a cosine over the whole search brings it to ``final_learning_rate``.
+        weight_decay: L2 on all weights.
+        clip: Largest norm of the gradient; 0 for no limit.
+    """
+
+    name: Literal["sgd", "adam"]
+    learning_rate: float = Field(gt=0)
+    final_learning_rate: float = Field(ge=0)
+    momentum: float = Field(ge=0, lt=1)
+    weight_decay: float = Field(ge=0)
+    clip: float = Field(ge=0)
+
+
+class SearchSpaceSettings(Settings):
+    """What all methods of a profile share: space, size, split, recipe.
+
+    Attributes:
+        form: Form of the operations.
+        binary: Search with 1-bit operations (the Child), or real-valued ones.
+        channels, cells: Size of the supernet.
+        train_images, validation_images: Sizes of the two halves, drawn class-balanced from the training set.
+        split_seed: Decides the split; the same for all methods and seeds, so that they are compared on one split.
+        edges: ``top2`` keeps two edges a node, ``all`` every edge.
+    """
+
+    form: Form
+    binary: bool
+    estimator: Estimator
+    channels: int = Field(ge=2)
+    cells: int = Field(ge=3)
+    stem: Stem
+    train_images: int = Field(gt=0)
+    validation_images: int = Field(gt=0)
+    split_seed: int
+    batch_size: int = Field(gt=0)
+    augmentation: Augmentation
+    optimiser: OptimiserSettings
+    edges: Literal["top2", "all"]
+
+    def network_config(self, classes: int, binary: bool | None = None) -> NetworkConfig:
+        """The supernet's configuration; ``binary`` overrides the precision (the Parent is the real twin)."""
+        chosen = self.binary if binary is None else binary
+        style = OperationStyle(form=self.form, binary=chosen, estimator=self.estimator)
+        return NetworkConfig(self.channels, self.cells, classes, self.stem, style)
+
+
+@dataclass
+class Budget:
+    """What a method has used: the currency in which methods are compared.
+
+    Attributes:
+        epochs: Epochs of training over the train half, of any network.
+        images_seen: Images that went through a training step.
+        images_evaluated: Images that went through an evaluation.
+    """
+
+    epochs: int = 0
+    images_seen: int = 0
+    images_evaluated: int = 0
+
+
+@dataclass
+class Context:
+    """What a method works with.
+
+    Attributes:
+        fabric: Device, precision, processes.
+        train, validation: The two halves; every process holds them whole and takes its slice of each batch.
+        space: Common settings.
+        seed: Decides everything random of this run.
+        budget: Counted by :meth:`train_epoch` and :meth:`evaluate`.
+    """
+
+    fabric: Fabric
+    train: Images
+    validation: Images
+    space: SearchSpaceSettings
+    seed: int
+    budget: Budget = field(default_factory=Budget)
+
+    def batches(self, images: Images, *, training: bool, seed_offset: int = 0) -> Batches:
+        """Batches of a half: augmented and shuffled for training, as they are for evaluation."""
+        return Batches(
+            images,
+            self.space.batch_size,
+            seed=self.seed + seed_offset,
+            augmentation=self.space.augmentation if training else None,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+            device=self.fabric.device,
+        )
+
+    def place(self, module: ModuleType) -> ModuleType:
+        """Move a network to the device; see :func:`search.training.place`."""
+        return place(module, self.fabric.device)
+
+    def optimiser(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """The optimiser of the settings."""
+        chosen = self.space.optimiser
+        if chosen.name == "sgd":
+            return torch.optim.SGD(
+                parameters, chosen.learning_rate, momentum=chosen.momentum, weight_decay=chosen.weight_decay
+            )
+        return torch.optim.Adam(parameters, chosen.learning_rate, weight_decay=chosen.weight_decay)
+
+    def learning_rate(self, progress: float) -> float:
+        """Cosine from the start's to the final learning rate; ``progress`` in [0, 1]."""
+        chosen = self.space.optimiser
+        wave = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * progress, dtype=torch.float64)).item())
+        return chosen.final_learning_rate + (chosen.learning_rate - chosen.final_learning_rate) * wave
+
+    def train_epoch(
+        self,
+        predict: Callable[[Tensor], Tensor],
+        parameters: list[nn.Parameter],
+        optimiser: Optimizer,
+        epoch: int,
+        progress: float,
+    ) -> float:
+        """One epoch of cross entropy over the train half.
+
+        Args:
+            predict: Images (B, 3, H, W) to logits.
+            parameters: Those that ``predict`` uses; their gradients are clipped and averaged.
+            optimiser: Holds at least ``parameters``; one without a gradient is left alone.
+            epoch: Decides the order and augmentation of the images.
+            progress: Position in the learning-rate schedule, in [0, 1].
+
+        Returns:
+            The mean training loss.
+        """
+        for group in optimiser.param_groups:
+            group["lr"] = self.learning_rate(progress)
+        total, count = 0.0, 0
+        for x, y in self.batches(self.train, training=True).epoch(epoch):
+            optimiser.zero_grad(set_to_none=True)
+            with self.fabric.autocast():
+                loss = nn.functional.cross_entropy(predict(x), y)
+            self.fabric.backward(loss)
+            average_gradients(self.fabric, parameters)
+            if self.space.optimiser.clip > 0:
+                nn.utils.clip_grad_norm_(parameters, self.space.optimiser.clip)
+            optimiser.step()
+            total, count = total + loss.item() * len(y), count + len(y)
+            self.budget.images_seen += len(y) * self.fabric.world_size
+        self.budget.epochs += 1
+        return total / max(count, 1)
+
+    def evaluate(self, model: nn.Module, predict: Callable[[Tensor], Tensor]) -> Evaluation:
+        """Accuracy on the validation half, ``model`` in evaluation mode."""
+        result = evaluate(self.fabric, model, predict, self.batches(self.validation, training=False).epoch(0))
+        self.budget.images_evaluated += result.images
+        return result
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        genotype: The architecture.
+        validation_accuracy: The validation accuracy the method itself saw last for its choice, in [0, 1].
+        tables: Further tables by file name (such as ``rounds.csv``).
+    """
+
+    genotype: Genotype
+    validation_accuracy: float
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+
+class Strategy(ABC):
+    """A search method.
+
+    Attributes:
+        name: What the method is called in params.yaml and in the tables.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    @property
+    @abstractmethod
+    def total_steps(self) -> int:
+        """Number of calls of :meth:`step` until the search is finished."""
+
+    @abstractmethod
+    def step(self, index: int) -> list[dict[str, Any]]:
+        """Do step ``index`` (0, 1, ...) and give the rows it adds to ``history.csv``: no times, so that they repeat."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on, as tensors and plain values."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`state_dict` gave."""
+
+    @abstractmethod
+    def result(self) -> SearchResult:
+        """The outcome, after the last step."""

@@ -1,0 +1,344 @@
+"""What the differentiable methods share: alphas, their mixture (4.28), alpha steps between weight steps.
+
+A supernet mixes all eight operations of an edge by a softmax of the edge's alphas. Weights are trained on the
+train half, alphas on batches of the validation half, one alpha step ahead of each weight step (DARTS, Liu et
+al. 2019). Alpha steps see batch statistics and leave the running ones alone: those come from the train half.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain, product
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from lightning_fabric import Fabric
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from search.genotype import EDGES, INPUTS, NODES, OPERATIONS, Genotype, derive_from_alpha
+from search.settings import Settings
+from search.strategies.base import Context, SearchResult, Strategy
+from search.supernet import Mixture, Supernet
+from search.training import average_gradients
+
+KINDS = ("normal", "reduce")
+"""The two tables of alpha, in the order of its first dimension."""
+Batch = tuple[Tensor, Tensor]
+VALIDATION_ORDER = 1
+"""Added to the run's seed for the order of the validation batches of the alpha steps."""
+
+
+class AlphaSettings(Settings):
+    """How the architecture parameters are trained.
+
+    Attributes:
+        alpha_optimiser: ``adam`` (DARTS) or ``descent``, plain gradient steps (4.42).
+        alpha_learning_rate: Constant over the search; eta_1 of (4.42).
+        alpha_weight_decay: L2 on the alphas.
+        alpha_beta1, alpha_beta2: Adam's decay rates (DARTS: 0.5 and 0.999).
+        alpha_start: Standard deviation of the first alphas (DARTS: 1e-3).
+    """
+
+    alpha_optimiser: Literal["adam", "descent"] = "adam"
+    alpha_learning_rate: float = Field(gt=0)
+    alpha_weight_decay: float = Field(ge=0)
+    alpha_beta1: float = Field(default=0.5, ge=0, lt=1)
+    alpha_beta2: float = Field(default=0.999, ge=0, lt=1)
+    alpha_start: float = Field(default=1e-3, ge=0)
+
+    def optimiser(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """The optimiser of the alphas."""
+        if self.alpha_optimiser == "descent":
+            return torch.optim.SGD(parameters, self.alpha_learning_rate, weight_decay=self.alpha_weight_decay)
+        return torch.optim.Adam(
+            parameters,
+            self.alpha_learning_rate,
+            betas=(self.alpha_beta1, self.alpha_beta2),
+            weight_decay=self.alpha_weight_decay,
+        )
+
+
+class ArchitectureParameters(nn.Module):
+    """The alphas of both kinds of cell and, for PC-DARTS, one parameter an edge.
+
+    Args:
+        seed: Decides the first values.
+        start: Standard deviation of the first values.
+        edges: Whether the edges have parameters of their own.
+
+    Attributes:
+        alpha: (2, 14, 8): normal and reduction cell, edges in the order of :data:`search.genotype.EDGES`.
+        edges: (2, 14), or None.
+    """
+
+    def __init__(self, seed: int, start: float, edges: bool = False) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        shape = (len(KINDS), len(EDGES))
+        self.alpha = nn.Parameter(start * torch.randn(*shape, len(OPERATIONS), generator=generator))
+        self.edges = nn.Parameter(start * torch.randn(*shape, generator=generator)) if edges else None
+
+    def mixture(self, alpha: Tensor | None = None) -> Mixture:
+        """The mixture of these parameters, or of another table ``alpha`` (2, 14, 8) in place of theirs."""
+        weights = mixing_weights(self.alpha if alpha is None else alpha)
+        if self.edges is None:
+            return Mixture(weights[0], weights[1])
+        factors = edge_weights(self.edges)
+        return Mixture(weights[0], weights[1], factors[0], factors[1])
+
+
+def mixing_weights(alpha: Tensor) -> Tensor:
+    """Softmax of alpha over the eight operations of each edge (4.28); same shape."""
+    return torch.softmax(alpha, dim=-1)
+
+
+def edge_weights(edges: Tensor) -> Tensor:
+    """PC-DARTS's edge normalisation (Xu et al. 2020): softmax over the edges into each node; (..., 14)."""
+    incoming = list(range(INPUTS, INPUTS + NODES))
+    return torch.cat([torch.softmax(part, dim=-1) for part in edges.split(incoming, dim=-1)], dim=-1)
+
+
+def entropy(alpha: Tensor) -> float:
+    """Mean over all edges of the entropy of their mixing weights, in nats: ln 8 = 2.079 at equal weights."""
+    logarithms = torch.log_softmax(alpha.detach().double(), dim=-1)
+    return float(-(logarithms.exp() * logarithms).sum(-1).mean())
+
+
+def alpha_table(parameters: ArchitectureParameters) -> list[dict[str, Any]]:
+    """One row for each cell, edge and operation: alpha, its mixing weight, the edge's weight where it has one."""
+    alpha = parameters.alpha.detach().double().cpu()
+    weights = mixing_weights(alpha)
+    factors = None if parameters.edges is None else edge_weights(parameters.edges.detach().double().cpu())
+    rows = []
+    for kind, edge, k in product(range(len(KINDS)), range(len(EDGES)), range(len(OPERATIONS))):
+        row: dict[str, Any] = {
+            "cell": KINDS[kind],
+            "edge": edge,
+            "source": EDGES[edge][0],
+            "node": EDGES[edge][1],
+            "op": OPERATIONS[k],
+            "alpha": float(alpha[kind, edge, k]),
+            "weight": float(weights[kind, edge, k]),
+        }
+        if factors is not None:
+            row["edge_weight"] = float(factors[kind, edge])
+        rows.append(row)
+    return rows
+
+
+@contextmanager
+def batch_statistics(network: nn.Module) -> Iterator[None]:
+    """Within, batch norms in training mode use their batch and leave the running statistics as they are."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    tracking = [module for module in norms if module.track_running_stats]
+    for module in tracking:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in tracking:
+            module.track_running_stats = True
+
+
+def mean_over_processes(fabric: Fabric, value: Tensor) -> Tensor:
+    """Mean of ``value`` over all processes; itself where there is one."""
+    return value if fabric.world_size == 1 else cast(Tensor, fabric.all_reduce(value, reduce_op="mean"))
+
+
+def paired_batches(context: Context, epoch: int) -> Iterator[tuple[Batch, Batch]]:
+    """Each train batch of an epoch with a validation batch; a shorter validation half is passed again."""
+    train = context.batches(context.train, training=True)
+    validation = context.batches(context.validation, training=True, seed_offset=VALIDATION_ORDER)
+    passes = -(-len(train) // len(validation))
+    stream = chain.from_iterable(validation.epoch(epoch * passes + number) for number in range(passes))
+    return zip(train.epoch(epoch), stream, strict=False)
+
+
+class Learner:
+    """A mixed supernet with its architecture parameters and an optimiser for each of the two.
+
+    Args:
+        context: Data, space, budget.
+        settings: How alphas are trained.
+        binary: Overrides the precision of the space (the Parent is the real twin).
+        partial: Operations see 1 / partial of the channels (PC-DARTS).
+        edges: Whether edges have parameters (PC-DARTS).
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        settings: AlphaSettings,
+        *,
+        binary: bool | None = None,
+        partial: int = 1,
+        edges: bool = False,
+    ) -> None:
+        self.context = context
+        config = context.space.network_config(context.train.classes, binary)
+        self.network = context.place(Supernet(config, partial=partial))
+        architecture = ArchitectureParameters(context.seed, settings.alpha_start, edges)
+        self.architecture = architecture.to(context.fabric.device)
+        self.weight_optimiser = context.optimiser(self.network.parameters())
+        self.alpha_optimiser = settings.optimiser(self.architecture.parameters())
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to the logits of the present mixture."""
+        with self.context.fabric.autocast():
+            return self.network(x, self.architecture.mixture())
+
+    def train_epoch(
+        self,
+        epoch: int,
+        progress: float,
+        weight_loss: Callable[[Batch], tuple[Tensor, Tensor]],
+        alpha_step: Callable[[Batch, Batch], None] | None,
+    ) -> float:
+        """One epoch of weight steps over the train half, each after an alpha step.
+
+        Args:
+            epoch: Decides the order of the images.
+            progress: Position in the schedule of the weights' learning rate, in [0, 1].
+            weight_loss: A train batch to the loss that is minimised and the loss that is reported.
+            alpha_step: Given a train and a validation batch, changes the alphas; None leaves them.
+
+        Returns:
+            The mean reported loss.
+        """
+        space, fabric, budget = self.context.space, self.context.fabric, self.context.budget
+        weights = list(self.network.parameters())
+        for group in self.weight_optimiser.param_groups:
+            group["lr"] = self.context.learning_rate(progress)
+        total, count = 0.0, 0
+        for train, validation in paired_batches(self.context, epoch):
+            if alpha_step is not None:
+                with batch_statistics(self.network):
+                    alpha_step(train, validation)
+                budget.images_seen += len(validation[1]) * fabric.world_size
+            self.weight_optimiser.zero_grad(set_to_none=True)
+            loss, reported = weight_loss(train)
+            # Gradients of the weights alone: those of the alphas belong to the validation half.
+            for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+                weight.grad = gradient
+            average_gradients(fabric, weights)
+            if space.optimiser.clip > 0:
+                nn.utils.clip_grad_norm_(weights, space.optimiser.clip)
+            self.weight_optimiser.step()
+            total, count = total + reported.item() * len(train[1]), count + len(train[1])
+            budget.images_seen += len(train[1]) * fabric.world_size
+        budget.epochs += 1
+        return total / max(count, 1)
+
+    def alpha_update(self, gradients: Iterable[Tensor]) -> None:
+        """One step of the alphas' optimiser along gradients of a loss, averaged over all processes."""
+        for parameter, gradient in zip(self.architecture.parameters(), gradients, strict=True):
+            parameter.grad = gradient.detach()
+        average_gradients(self.context.fabric, self.architecture.parameters())
+        self.alpha_optimiser.step()
+
+    def accuracy(self) -> float:
+        """Accuracy of the mixture on the validation half, in [0, 1]."""
+        return self.context.evaluate(self.network, self.predict).accuracy
+
+    def genotype(self, name: str) -> Genotype:
+        """The genotype of the present alphas (and edge weights)."""
+        normal, reduce = self.architecture.alpha.detach().double().cpu().tolist()
+        edges = self.architecture.edges
+        factors = None if edges is None else edge_weights(edges.detach().double().cpu()).tolist()
+        return derive_from_alpha(
+            normal,
+            reduce,
+            name=f"{name}-s{self.context.seed}",
+            source=f"{name} search, seed {self.context.seed}",
+            edges=self.context.space.edges,
+            edge_weights=None if factors is None else (factors[0], factors[1]),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, alphas and both optimisers."""
+        return {
+            "network": self.network.state_dict(),
+            "architecture": self.architecture.state_dict(),
+            "weight_optimiser": self.weight_optimiser.state_dict(),
+            "alpha_optimiser": self.alpha_optimiser.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back a state."""
+        self.network.load_state_dict(state["network"])
+        self.architecture.load_state_dict(state["architecture"])
+        self.weight_optimiser.load_state_dict(state["weight_optimiser"])
+        self.alpha_optimiser.load_state_dict(state["alpha_optimiser"])
+
+
+class DifferentiableSearch(Strategy):
+    """One mixed supernet, its weights trained by cross entropy; a step is an epoch over the train half.
+
+    Args:
+        context: What the method works with.
+        learner: The supernet and its alphas.
+        epochs: Length of the search.
+        warm_up: First epochs, in which the alphas rest.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, context: Context, learner: Learner, epochs: int, warm_up: int) -> None:
+        super().__init__(context)
+        self.learner, self.epochs, self.warm_up = learner, epochs, warm_up
+        self.validation_accuracy = 0.0
+
+    @property
+    def total_steps(self) -> int:
+        """One step an epoch."""
+        return self.epochs
+
+    @abstractmethod
+    def alpha_step(self, train: Batch, validation: Batch) -> None:
+        """Change the alphas after seeing one batch of each half."""
+
+    def cross_entropy(self, batch: Batch) -> Tensor:
+        """Mean cross entropy of the mixture on a batch."""
+        return F.cross_entropy(self.learner.predict(batch[0]), batch[1])
+
+    def _weight_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        loss = self.cross_entropy(batch)
+        return loss, loss.detach()
+
+    def step(self, index: int) -> list[dict[str, Any]]:
+        """One epoch of alternating alpha and weight steps, then the mixture's validation accuracy."""
+        alpha_step = self.alpha_step if index >= self.warm_up else None
+        loss = self.learner.train_epoch(index, index / self.epochs, self._weight_loss, alpha_step)
+        self.validation_accuracy = self.learner.accuracy()
+        return [
+            {
+                "step": index,
+                "epoch": self.context.budget.epochs,
+                "loss_child": loss,
+                "accuracy_child": self.validation_accuracy,
+                "images_seen": self.context.budget.images_seen,
+                "entropy": entropy(self.learner.architecture.alpha),
+            }
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The learner's state and the last accuracy."""
+        return {"learner": self.learner.state_dict(), "validation_accuracy": self.validation_accuracy}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back a state."""
+        self.learner.load_state_dict(state["learner"])
+        self.validation_accuracy = state["validation_accuracy"]
+
+    def result(self) -> SearchResult:
+        """The genotype of the alphas; the accuracy is the mixed supernet's, after its last epoch."""
+        return SearchResult(
+            self.learner.genotype(self.name),
+            self.validation_accuracy,
+            {"alphas.csv": alpha_table(self.learner.architecture)},
+        )

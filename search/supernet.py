@@ -1,0 +1,183 @@
+"""Supernets: all eight operations on each of the 14 edges of a cell, sampled or mixed (method.md, 3 to 5).
+
+One class serves all methods. Given an :class:`Architecture` it runs one operation an edge (CP-NAS, BNAS, random
+search) and touches no other; given two 14 x 8 tables of weights it mixes all eight (DARTS, PC-DARTS, DCP-NAS).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from search.errors import InputError
+from search.genotype import EDGES, INPUTS, NODES, OPERATIONS
+from search.network import CellPlan, CifarStem, ImageNetStem, NetworkConfig, build_preprocessing, plan_cells
+from search.operations import OperationStyle, Zero, build_operation
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One operation on every edge: indices into :data:`search.genotype.OPERATIONS`, 14 for each kind of cell."""
+
+    normal: tuple[int, ...]
+    reduce: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for choices in (self.normal, self.reduce):
+            if len(choices) != len(EDGES) or not all(0 <= index < len(OPERATIONS) for index in choices):
+                raise ValueError(f"an architecture has {len(EDGES)} indices below {len(OPERATIONS)} a cell")
+
+    def encode(self) -> tuple[str, str]:
+        """Both cells as strings of 14 digits."""
+        return "".join(map(str, self.normal)), "".join(map(str, self.reduce))
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Weights of all operations on every edge.
+
+    Attributes:
+        normal, reduce: 14 x 8, one row an edge in the order of :data:`search.genotype.EDGES`.
+        normal_edges, reduce_edges: 14 factors of the edges themselves (PC-DARTS), or None for 1.
+    """
+
+    normal: Tensor
+    reduce: Tensor
+    normal_edges: Tensor | None = None
+    reduce_edges: Tensor | None = None
+
+
+Choice = Architecture | Mixture
+
+
+class SuperEdge(nn.Module):
+    """The eight operations of one edge, on all channels or, as in PC-DARTS, on one part in ``partial``."""
+
+    def __init__(self, channels: int, stride: int, style: OperationStyle, partial: int) -> None:
+        super().__init__()
+        if channels % partial:
+            raise InputError(f"{channels} channels", allowed=f"a multiple of {partial} for partial channels")
+        self.partial = partial
+        self.stride = stride
+        self.part = channels // partial
+        self.operations = nn.ModuleList(
+            build_operation(name, self.part, stride, style) for name in OPERATIONS
+        )
+
+    def forward(self, x: Tensor, weights: Tensor | int) -> Tensor | None:
+        """The drawn operation's output, or the mixture's.
+
+        Args:
+            x: (N, C, H, W).
+            weights: An operation's index, or 8 weights.
+
+        Returns:
+            (N, C, H / stride, W / stride); None stands for zeros.
+        """
+        if self.partial == 1:
+            return self._operate(x, weights)
+        active, rest = x[:, : self.part], x[:, self.part :]
+        y = self._operate(active, weights)
+        if self.stride == 2:
+            rest = F.max_pool2d(rest, 2, 2, ceil_mode=True)
+        if y is None:
+            y = rest.new_zeros(rest.shape[0], self.part, *rest.shape[2:])
+        return F.channel_shuffle(torch.cat([y, rest], dim=1), self.partial)
+
+    def _operate(self, x: Tensor, weights: Tensor | int) -> Tensor | None:
+        if isinstance(weights, int):
+            operation = self.operations[weights]
+            return None if isinstance(operation, Zero) else operation(x)
+        total: Tensor | None = None
+        for operation, weight in zip(self.operations, weights.unbind(), strict=True):
+            if not isinstance(operation, Zero):
+                term = operation(x) * weight
+                total = term if total is None else total + term
+        return total
+
+
+class SuperCell(nn.Module):
+    """Four nodes, each the sum of the edges from the two inputs and all earlier nodes."""
+
+    def __init__(self, plan: CellPlan, style: OperationStyle, partial: int) -> None:
+        super().__init__()
+        self.plan = plan
+        self.preprocess0, self.preprocess1 = build_preprocessing(plan, style)
+        self.edges = nn.ModuleList(
+            SuperEdge(plan.channels, plan.stride if source < INPUTS else 1, style, partial)
+            for source, _ in EDGES
+        )
+
+    def forward(
+        self, s0: Tensor, s1: Tensor, weights: Tensor | tuple[int, ...], factors: Tensor | None
+    ) -> Tensor:
+        """Two inputs to (N, 4 C, H / stride, W / stride)."""
+        states = [self.preprocess0(s0), self.preprocess1(s1)]
+        row = 0
+        for node in range(INPUTS, INPUTS + NODES):
+            total: Tensor | None = None
+            for source in range(node):
+                term = self.edges[row](states[source], weights[row])
+                if term is not None:
+                    term = term if factors is None else term * factors[row]
+                    total = term if total is None else total + term
+                row += 1
+            states.append(total if total is not None else self._zeros(states[0]))
+        return torch.cat(states[INPUTS:], dim=1)
+
+    def _zeros(self, x: Tensor) -> Tensor:
+        return Zero(self.plan.stride)(x)
+
+
+class Supernet(nn.Module):
+    """A weight-sharing network over the whole space.
+
+    Args:
+        config: Size, stem, form and precision; batch norms in the cells have no weights unless
+            ``config.style.affine`` is set by ``affine``.
+        affine: Whether the cells' batch norms have weights (DARTS: no).
+        partial: PC-DARTS's K: operations see 1 / K of the channels.
+    """
+
+    def __init__(self, config: NetworkConfig, affine: bool = False, partial: int = 1) -> None:
+        super().__init__()
+        style = replace(config.style, affine=affine)
+        plans = plan_cells(config.channels, config.cells, config.stem, config.last_stride)
+        self.config = config
+        self.plans = plans
+        self.stem = ImageNetStem(config.channels) if config.stem == "imagenet" else CifarStem(config.channels)
+        self.cells = nn.ModuleList(SuperCell(plan, style, partial) for plan in plans)
+        self.num_features = plans[-1].outputs
+        self.classifier = nn.Linear(self.num_features, config.classes)
+
+    def features(self, x: Tensor, choice: Choice) -> Tensor:
+        """The last cell's map, (N, num_features, H / 4, W / 4) with the CIFAR stem."""
+        s0, s1 = self.stem(x)
+        for cell, plan in zip(self.cells, self.plans, strict=True):
+            reduction = plan.reduction
+            weights = choice.reduce if reduction else choice.normal
+            factors = None
+            if isinstance(choice, Mixture):
+                factors = choice.reduce_edges if reduction else choice.normal_edges
+            s0, s1 = s1, cell(s0, s1, weights, factors)
+        return s1
+
+    def forward(self, x: Tensor, choice: Choice) -> Tensor:
+        """(N, 3, H, W) to logits (N, classes) of the chosen architecture or mixture."""
+        return self.classifier(F.adaptive_avg_pool2d(self.features(x, choice), 1).flatten(1))
+
+    def active_parameters(self, architecture: Architecture) -> list[nn.Parameter]:
+        """The parameters that ``architecture`` uses: stem, preprocessing, classifier and the drawn operations."""
+        used: list[nn.Module] = [self.stem, self.classifier]
+        for cell in self.cells:
+            assert isinstance(cell, SuperCell)
+            choices = architecture.reduce if cell.plan.reduction else architecture.normal
+            used += [cell.preprocess0, cell.preprocess1]
+            used += [
+                edge.get_submodule(f"operations.{index}")
+                for edge, index in zip(cell.edges, choices, strict=True)
+            ]
+        return [parameter for module in used for parameter in module.parameters()]

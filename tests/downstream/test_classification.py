@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from downstream.classification import Trainer, build_network
+from downstream.classification_settings import RetrainSettings
+from search.binary import quant_convs
+from search.data import Batches
+from search.errors import InputError
+from search.training import Resume, evaluate, seed_all, set_up
+from search.weights import hash_state, save_weights
+from tests.search import tiny
+
+NETWORK = {
+    "form": "paper",
+    "estimator": "bireal",
+    "stem": "cifar",
+    "channels": 4,
+    "cells": 3,
+    "handmade_channels": 8,
+    "auxiliary_weight": 0.0,
+    "drop_path": 0.2,
+    "checkpointing": False,
+}
+STAGE = {
+    "epochs": 2,
+    "binary_activations": True,
+    "binary_weights": True,
+    "optimiser": "adam",
+    "learning_rate": 0.01,
+    "final_learning_rate": 0.0,
+    "weight_decay": 0.0,
+    "decay_vectors": False,
+}
+LOSS = {
+    "kernel_weight": 0.0001,
+    "class_mean_weight": 0.001,
+    "class_mean_rate": 0.5,
+    "reconstruction_weight": 0.0,
+    "label_smoothing": 0.1,
+    "teacher": None,
+    "teacher_weight": 0.0,
+    "temperature": 1.0,
+}
+
+
+def recipe(
+    network: dict[str, Any] | None = None, loss: dict[str, Any] | None = None, **changes: Any
+) -> RetrainSettings:
+    values: dict[str, Any] = {
+        "network": NETWORK | (network or {}),
+        "stages": [STAGE | {"binary_weights": False}, STAGE],
+        "loss": LOSS | (loss or {}),
+        "train_images": 0,
+        "test_images": 0,
+        "augmentation": {"crop_padding": 1, "flip": True, "cutout": 4},
+        "crop": {"size": 32, "resize": 32, "smallest_crop": 1.0, "lighting": 0.0},
+        "batch_size": 16,
+        "accumulation": 1,
+        "clip": 5.0,
+        "ema": 0.9,
+        "workers": 0,
+    }
+    return RetrainSettings.model_validate(values | changes)
+
+
+def trainer(root: Path, settings: RetrainSettings, seed: int = 0, network: str = "DARTS_V2") -> Trainer:
+    fabric = set_up(tiny.COMPUTE, seed)
+    data = tiny.images(64)
+    size = settings.batch_size // settings.accumulation
+    return Trainer(
+        fabric,
+        build_network(network, "1bit", 4, settings),
+        settings,
+        4,
+        Batches(data, size, seed=seed, augmentation=settings.augmentation),
+        Batches(tiny.images(48, seed=0), size),
+        seed,
+        Resume(root, {"seed": seed, "network": network}),
+        quiet=True,
+    )
+
+
+def test_it_learns_and_repeats_bit_for_bit(tmp_path: Path) -> None:
+    first = trainer(tmp_path / "a", recipe(ema=0.0)).run()
+    again = trainer(tmp_path / "b", recipe(ema=0.0)).run()
+    assert first.history == again.history
+    assert hash_state(first.model) == hash_state(again.model)
+    assert first.history[-1]["train_loss"] < first.history[0]["train_loss"]
+    assert first.evaluation.accuracy > 0.5  # four classes: chance is 0.25
+    assert first.images_seen == 4 * 64
+    other = trainer(tmp_path / "c", recipe(ema=0.0), seed=1).run()
+    assert other.history != first.history
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_killed_after_an_epoch_goes_on_bit_for_bit(tmp_path: Path, epochs: int, monkeypatch) -> None:
+    """In the first stage, between the stages, and in the second one; with EMA, drop path and class means."""
+    whole = trainer(tmp_path / "whole", recipe()).run()
+
+    class Killed(BaseException):
+        pass
+
+    save = Resume.save
+
+    def saving(self: Resume, state: dict[str, Any]) -> None:
+        save(self, state)
+        if len(state["history"]) == epochs:
+            raise Killed
+
+    monkeypatch.setattr(Resume, "save", saving)
+    with pytest.raises(Killed):
+        trainer(tmp_path / "cut", recipe()).run()
+    monkeypatch.setattr(Resume, "save", save)
+    torch.rand(7)  # whatever the generator's state is now
+    resumed = trainer(tmp_path / "cut", recipe()).run()
+    assert resumed.history == whole.history
+    assert hash_state(resumed.model) == hash_state(whole.model)
+
+
+def test_stages_binarise_activations_first(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+
+    class Watching(Trainer):
+        def _epoch(self, *arguments: Any) -> dict[str, Any]:
+            conv = next(conv for _, conv in quant_convs(self.model))
+            seen.append((conv.input_quantiser.precision, conv.weight_quantiser.precision))
+            return super()._epoch(*arguments)
+
+    base = trainer(tmp_path, recipe())
+    base.__class__ = Watching
+    base.run()
+    assert seen == [(1, 32), (1, 32), (1, 1), (1, 1)]
+
+
+def test_accumulation_makes_the_same_update_without_batch_statistics(tmp_path: Path) -> None:
+    """Two half batches make the gradient of the whole batch; batch norm is frozen, since it sees half batches."""
+    fabric = set_up(tiny.COMPUTE, 0)
+    data = tiny.images(16)
+
+    def gradients(accumulation: int) -> list[torch.Tensor]:
+        settings = recipe({"drop_path": 0.0}, {"class_mean_weight": 0.0}, accumulation=accumulation, ema=0.0)
+        seed_all(0)
+        model = build_network("DARTS_V2", "1bit", 4, settings)
+        size = 16 // accumulation
+        made = Trainer(
+            fabric, model, settings, 4, Batches(data, size), Batches(data, size), 0, Resume(tmp_path, {})
+        )
+        model.eval()
+        for x, y in Batches(data, size).epoch(0):
+            loss, _ = made._loss(x, y)
+            (loss / accumulation).backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    for whole, halves in zip(gradients(1), gradients(2), strict=True):
+        assert torch.allclose(whole, halves, atol=1e-5)
+
+
+def test_a_teacher_is_distilled(tmp_path: Path) -> None:
+    first = trainer(tmp_path / "teacher", recipe())
+    save_weights(tmp_path / "t.safetensors", first.model)
+    loss = {"teacher": str(tmp_path / "t.safetensors"), "teacher_weight": 1.0}
+    run = trainer(tmp_path / "student", recipe(loss=loss)).run()
+    assert run.history[-1]["train_loss"] < run.history[0]["train_loss"]
+    alone = trainer(tmp_path / "alone", recipe()).run()
+    assert run.history != alone.history
+
+
+def test_auxiliary_head_adds_to_the_loss(tmp_path: Path) -> None:
+    with_head = trainer(tmp_path / "a", recipe({"auxiliary_weight": 0.4}, {"class_mean_weight": 0.0})).run()
+    assert any(key.startswith("auxiliary.") for key in with_head.model.state_dict())
+    assert with_head.history[0]["train_loss"] > 0
+
+
+@pytest.mark.parametrize(
+    ("network", "loss", "message"),
+    [
+        ({"auxiliary_weight": 0.4}, {}, "class_mean_weight and auxiliary_weight"),
+        ({}, {"teacher_weight": 0.5}, "teacher_weight is set without a teacher"),
+    ],
+)
+def test_settings_that_contradict_each_other(tmp_path: Path, network, loss, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        trainer(tmp_path, recipe(network, loss))
+
+
+def test_exported_average_gives_the_recorded_accuracy(tmp_path: Path) -> None:
+    settings = recipe()
+    run = trainer(tmp_path / "run", settings).run()
+    save_weights(tmp_path / "w.safetensors", run.model)
+    from downstream.classification import load_teacher
+
+    loaded = load_teacher(tmp_path / "w.safetensors")
+    fabric = set_up(tiny.COMPUTE, 0)
+    again = evaluate(fabric, loaded, loaded, Batches(tiny.images(48, seed=0), 16).epoch(0))
+    assert again == run.evaluation

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from search.errors import InputError
+from search.run import METHODS, SearchRun, run_search
+from search.strategies.random import random_genotype
+from search.training import set_up
+from tests.search import tiny
+
+ALL = sorted(METHODS)
+
+
+def search(method: str, seed: int, root: Path) -> SearchRun:
+    fabric = set_up(tiny.COMPUTE, seed)
+    return run_search(
+        fabric, method, tiny.settings(), seed, tiny.images(), resume_root=root, data_hash="tiny", quiet=True
+    )
+
+
+def outcome(run: SearchRun) -> tuple:
+    return (
+        run.history,
+        run.result.genotype,
+        run.result.validation_accuracy,
+        run.result.tables,
+        vars(run.budget),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SearchRun]:
+    return {method: search(method, 0, tmp_path_factory.mktemp("first")) for method in ALL}
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_one_seed_gives_one_history_bit_for_bit(
+    method: str, finished: dict[str, SearchRun], tmp_path: Path
+) -> None:
+    again = search(method, 0, tmp_path)
+    assert outcome(again) == outcome(finished[method])
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_another_seed_gives_another_history(
+    method: str, finished: dict[str, SearchRun], tmp_path: Path
+) -> None:
+    assert search(method, 1, tmp_path).history != finished[method].history
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from tests.search.test_run import search
+import search.run as driver
+
+steps = int(sys.argv[3])
+real = driver.Resume.save
+count = 0
+
+def save(self, state):
+    global count
+    real(self, state)
+    count += 1
+    if count == steps:
+        print("saved", flush=True)
+        sys.stdin.read()  # killed here, with no chance to clean up
+
+driver.Resume.save = save
+search(sys.argv[1], 0, Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_killed_and_started_again_is_the_uninterrupted_run(
+    method: str, finished: dict[str, SearchRun], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", CHILD, method, str(tmp_path), "2"]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path.cwd()
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "saved\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    resumed = search(method, 0, tmp_path)
+    assert resumed.resumed
+    assert outcome(resumed) == outcome(finished[method])
+
+
+def test_state_of_other_settings_is_never_taken(finished: dict[str, SearchRun], tmp_path: Path) -> None:
+    first = search("random", 0, tmp_path)
+    assert first.resume.path.exists()
+    other = search("random", 1, tmp_path)
+    assert not other.resumed
+
+
+def test_unknown_method_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="did you mean 'cp_nas'"):
+        search("cpnas", 0, tmp_path)
+
+
+def test_random_genotypes_are_uniform_and_valid() -> None:
+    drawn = [random_genotype(0, index) for index in range(300)]
+    assert len({genotype.hash for genotype in drawn}) == 300
+    operations = [edge.operation for genotype in drawn for node in genotype.normal for edge in node]
+    assert "none" not in operations
+    counts = {name: operations.count(name) / len(operations) for name in set(operations)}
+    assert len(counts) == 7
+    assert all(abs(share - 1 / 7) < 0.03 for share in counts.values())
+    assert all(len({edge.source for edge in node}) == 2 for genotype in drawn for node in genotype.reduce)
+
+
+def test_random_search_takes_the_best_by_validation(finished: dict[str, SearchRun]) -> None:
+    result = finished["random"].result
+    table = result.tables["architectures.csv"]
+    best = max(table, key=lambda row: row["accuracy"])
+    assert len(table) == 3
+    assert result.validation_accuracy == best["accuracy"]
+    assert result.genotype.hash == best["genotype"]

@@ -1,0 +1,68 @@
+"""Tiny settings and class-coloured images, for tests that run whole searches in seconds."""
+
+from __future__ import annotations
+
+import torch
+
+from search.data import Images
+from search.run import SearchSettings
+from search.training import ComputeSettings
+
+COMPUTE = ComputeSettings(device="cpu", precision="32-true", threads=1)
+
+
+def images(count: int = 160, classes: int = 4, size: int = 16, seed: int = 0) -> Images:
+    """Noise around one colour a class: learnable in a few epochs."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % classes
+    colours = torch.randint(40, 216, (classes, 3), generator=generator)
+    noise = torch.randint(-40, 40, (count, 3, size, size), generator=generator)
+    return Images((colours[labels][:, :, None, None] + noise).to(torch.uint8), labels, classes)
+
+
+def settings(**method: dict) -> SearchSettings:
+    """Four channels, three cells, 32 + 32 images; ``method`` overrides settings of single methods."""
+    return SearchSettings.model_validate(
+        {
+            "methods": ["cp_nas"],
+            "seeds": [0],
+            "checkpoint_seconds": 0.0,
+            "space": {
+                "form": "paper",
+                "binary": True,
+                "estimator": "bireal",
+                "channels": 4,
+                "cells": 3,
+                "stem": "cifar",
+                "train_images": 32,
+                "validation_images": 32,
+                "split_seed": 0,
+                "batch_size": 16,
+                "augmentation": {"crop_padding": 1, "flip": True, "cutout": 0},
+                "optimiser": {
+                    "name": "adam",
+                    "learning_rate": 0.01,
+                    "final_learning_rate": 0.001,
+                    "momentum": 0.9,
+                    "weight_decay": 0.0,
+                    "clip": 5.0,
+                },
+                "edges": "top2",
+            },
+            "method": METHODS | method,
+        }
+    )
+
+
+METHODS: dict = {
+    "cp_nas": {
+        "beta_p": 1.0,
+        "rounds": 1,
+        "parent": True,
+        "indicator_scale": 1.0,
+        "share_latent_weights": False,
+        "partial": 1,
+    },
+    "bnas": {"rounds": 1, "partial": 2},
+    "random": {"architectures": 3, "epochs": 2},
+}
