@@ -41,7 +41,9 @@ def build(
         classes: Outputs of the classifier.
         stem: ``cifar`` or ``imagenet``.
         style: Further settings of a genotype's operations; its form and precision are overridden.
-        auxiliary, drop_path, checkpointing, last_stride: As in :class:`search.network.Network`.
+        auxiliary, drop_path, checkpointing: As in :class:`search.network.Network`; hand-made networks have
+            neither of them.
+        last_stride: 1 keeps the resolution of the last stage.
 
     Returns:
         A module with ``forward``, ``forward_features``, ``feature_channels``, ``embed``, ``num_features``,
@@ -52,10 +54,12 @@ def build(
     if precision not in ("1bit", "real"):
         raise InputError(f"{precision!r} is no precision", allowed="1bit, real")
     if isinstance(network, str) and network in handmade.NAMES:
-        return handmade.build(network, precision=precision, classes=classes, stem=stem, channels=channels)
+        return handmade.build(network, precision=precision, classes=classes, stem=stem, channels=channels, last_stride=last_stride)
     genotype = network if isinstance(network, Genotype) else _published(network)
     if channels is None or cells is None:
-        raise InputError(f"the size of {genotype.name} is missing", allowed="channels and cells, such as 36 and 20")
+        raise InputError(
+            f"the size of {genotype.name} is missing", allowed="channels and cells, such as 36 and 20"
+        )
     config = NetworkConfig(
         channels=channels,
         cells=cells,

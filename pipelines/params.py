@@ -13,7 +13,7 @@ from downstream.detection.settings import DetectionSettings
 from downstream.reid.settings import ReidSettings
 from pipelines.datasets.settings import Cifar10Source, ImageFolderData, ReidData, SceneData
 from search.errors import InputError, nearest
-from search.run import SearchSettings
+from search.run import METHODS, SearchSettings
 from search.settings import Settings
 from search.training import ComputeSettings
 
@@ -95,6 +95,13 @@ class Params(Settings):
     @model_validator(mode="after")
     def _networks_exist(self) -> Params:
         """Every run names a network that the search or ``runs.adopted`` gives, and transfer only what is retrained."""
+        for method in self.search.methods:
+            if method not in METHODS:
+                hint = nearest(method, METHODS)
+                raise ValueError(
+                    f"search.methods names {method!r}" + (f", did you mean {hint!r}?" if hint else "")
+                    + f"; allowed: {', '.join(METHODS)}"
+                )
         known = {f"{method}-s{seed}" for method in self.search.methods for seed in self.search.seeds}
         known |= set(self.runs.adopted)
         named = {"runs.cost": self.runs.cost} | {

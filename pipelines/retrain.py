@@ -13,9 +13,9 @@ from lightning_fabric import Fabric
 from downstream.classification import EpochBatches, Trainer, build_network
 from downstream.classification_settings import RetrainSettings
 from pipelines import params, stage
+from pipelines.cost import cost_object
 from pipelines.networks import load_entry
 from pipelines.record import dataset_of, write_record
-from search.cost import count
 from search.data import Batches, load_cifar10, load_manifest, split
 from search.files import write_csv
 from search.image_folder import FolderBatches
@@ -159,7 +159,7 @@ def main() -> None:
             seeds=[arguments.seed],
             data={task.manifest["name"]: task.manifest["sha256"]},
             history=trained.history,
-            cost=count(trained.model, (3, task.size, task.size)).to_dict(),
+            cost=cost_object(trained.model, (task.size, task.size)),
             genotype=entry.genotype,
         )
         write_csv(folder / "timing.csv", trained.timing)

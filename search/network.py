@@ -69,13 +69,22 @@ class CifarStem(nn.Module):
 
 @dataclass(frozen=True)
 class CellPlan:
-    """Where a cell stands: its input and own channels, its stride, and whether the cell before it halved the size."""
+    """Where a cell stands.
+
+    Attributes:
+        inputs: Channels of the outputs of the two cells before.
+        channels: C of this cell.
+        reduction: Whether it is a reduction cell.
+        stride: Of the edges from its inputs.
+        stride_before: Stride of the reduction cell (or stem) just before; None after a normal cell. Its first
+            input, which is one cell older, is reduced by it.
+    """
 
     inputs: tuple[int, int]
     channels: int
     reduction: bool
     stride: int
-    halved_before: bool
+    stride_before: int | None
 
     @property
     def outputs(self) -> int:
@@ -93,20 +102,23 @@ def plan_cells(channels: int, cells: int, stem: Stem, last_stride: int = 2) -> l
         raise InputError(f"{cells} cells", allowed=f"{MINIMUM_CELLS} or more")
     imagenet = stem == "imagenet"
     width = channels if imagenet else STEM_MULTIPLIER * channels
-    inputs, halved, current, plans = (width, width), imagenet, channels, []
+    before = 2 if imagenet else None
+    inputs, current, plans = (width, width), channels, []
     for index in range(cells):
         reduction = index in (cells // 3, 2 * cells // 3)
         current = 2 * current if reduction else current
         stride = (last_stride if index == 2 * cells // 3 else 2) if reduction else 1
-        plans.append(CellPlan(inputs, current, reduction, stride, halved))
-        inputs, halved = (inputs[1], plans[-1].outputs), stride == 2
+        plans.append(CellPlan(inputs, current, reduction, stride, before))
+        inputs, before = (inputs[1], plans[-1].outputs), stride if reduction else None
     return plans
 
 
 def build_preprocessing(plan: CellPlan, style: OperationStyle) -> tuple[nn.Module, nn.Module]:
     """The 1x1 convolutions that bring a cell's two inputs to its channels and size."""
-    first = FactorisedReduce if plan.halved_before else Project
-    return first(plan.inputs[0], plan.channels, style), Project(plan.inputs[1], plan.channels, style)
+    second = Project(plan.inputs[1], plan.channels, style)
+    if plan.stride_before is None:
+        return Project(plan.inputs[0], plan.channels, style), second
+    return FactorisedReduce(plan.inputs[0], plan.channels, style, plan.stride_before), second
 
 
 class GenotypeCell(nn.Module):
@@ -119,7 +131,11 @@ class GenotypeCell(nn.Module):
         self.nodes = nn.ModuleList(
             nn.ModuleList(
                 build_operation(
-                    edge.operation, plan.channels, plan.stride if edge.source < INPUTS else 1, style
+                    edge.operation,
+                    plan.channels,
+                    plan.stride if edge.source < INPUTS else 1,
+                    style,
+                    reduction=plan.reduction and edge.source < INPUTS,
                 )
                 for edge in node
             )

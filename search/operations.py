@@ -78,9 +78,18 @@ class OperationStyle:
             )
         return SignWeight(self.scale or "mean_abs", channels)
 
-    def conv(self, inputs: int, outputs: int, kernel: int, *, activate: bool, stride: int = 1, dilation: int = 1,
-             groups: int = 1) -> QuantConv2d:  # fmt: skip
-        """A convolution with this style's quantisers that keeps the size at stride 1; ``activate`` quantises its input."""
+    def conv(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        activate: bool,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+    ) -> QuantConv2d:
+        """A convolution with this style's quantisers, "same" at stride 1; ``activate`` quantises its input."""
         module = QuantConv2d(
             inputs,
             outputs,
@@ -223,25 +232,27 @@ class FactorisedReduce(nn.Module):
     """Halve the resolution by two 1x1 stride-2 convolutions, the second on the input shifted by one pixel.
 
     An odd size is padded by one row and column *before* the quantiser, so that the convolution still sees two
-    values and both halves have size ceil(H / 2).
+    values and both halves have size ceil(H / 2). With ``stride=1`` (a network whose last stride is 1) the same
+    weights keep the resolution, without the shift.
     """
 
-    def __init__(self, inputs: int, outputs: int, style: OperationStyle) -> None:
+    def __init__(self, inputs: int, outputs: int, style: OperationStyle, stride: int = 2) -> None:
         super().__init__()
+        self.stride = stride
         if outputs % 2:
             raise InputError(f"{outputs} channels cannot be halved", mend="choose an even number of channels")
         released = style.form == "released"
         self.pre_norm = style.norm(inputs) if released else nn.Identity()
-        self.conv_even = style.conv(inputs, outputs // 2, 1, activate=not released, stride=2)
-        self.conv_odd = style.conv(inputs, outputs // 2, 1, activate=not released, stride=2)
+        self.conv_even = style.conv(inputs, outputs // 2, 1, activate=not released, stride=stride)
+        self.conv_odd = style.conv(inputs, outputs // 2, 1, activate=not released, stride=stride)
         self.norm = style.norm(outputs, RELEASED_EPS) if released else style.norm(outputs)
         self.act = nn.PReLU(outputs) if released else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C', ceil(H / 2), ceil(W / 2))."""
+        """(N, C, H, W) to (N, C', ceil(H / stride), ceil(W / stride))."""
         x = self.pre_norm(x)
-        shifted = x[:, :, 1:, 1:]
-        if x.shape[2] % 2 or x.shape[3] % 2:
+        shifted = x[:, :, 1:, 1:] if self.stride == 2 else x
+        if self.stride == 2 and (x.shape[2] % 2 or x.shape[3] % 2):
             shifted = F.pad(shifted, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
         return self.act(self.norm(torch.cat([self.conv_even(x), self.conv_odd(shifted)], dim=1)))
 
@@ -249,7 +260,9 @@ class FactorisedReduce(nn.Module):
 _BLOCKS = {"paper": PaperBlock, "released": ReleasedBlock, "darts": DartsBlock}
 
 
-def build_operation(name: str, channels: int, stride: int, style: OperationStyle) -> nn.Module:
+def build_operation(
+    name: str, channels: int, stride: int, style: OperationStyle, reduction: bool | None = None
+) -> nn.Module:
     """One of the eight operations on ``channels`` channels at stride 1 or 2.
 
     Args:
@@ -257,13 +270,16 @@ def build_operation(name: str, channels: int, stride: int, style: OperationStyle
         channels: Input and output channels.
         stride: 1, or 2 for the edges from a reduction cell's inputs.
         style: Form and precision.
+        reduction: Whether the edge leaves a reduction cell's input, so that a skip connection has weights; by
+            default where the stride is 2.
     """
     if name == "none":
         return Zero(stride)
     if name in ("max_pool_3x3", "avg_pool_3x3"):
         return Pool(name, channels, stride, style)
     if name == "skip_connect":
-        return nn.Identity() if stride == 1 else FactorisedReduce(channels, channels, style)
+        reduces = stride == 2 if reduction is None else reduction
+        return FactorisedReduce(channels, channels, style, stride) if reduces else nn.Identity()
     block = _BLOCKS[style.form]
     kernel = int(name[-1])
     if name.startswith("dil_conv"):

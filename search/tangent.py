@@ -45,7 +45,7 @@ def cosine(first: Tensor, second: Tensor) -> Tensor:
 
 
 def distance(child: Tensor, parent: Tensor, kind: Distance) -> Tensor:
-    """D: squared Frobenius norm of the tangents' difference (4.31), its L1 norm, or one minus their cosine."""
+    """D: squared Frobenius norm of the tangents' difference (4.31), L1 norm, or one minus the cosine."""
     if kind == "f_norm":
         return (child - parent).square().sum()
     if kind == "l1":
@@ -94,8 +94,8 @@ def child_gradient(
 ) -> ChildGradient:
     """The gradient of -G + lambda D in alphahat (4.33): -dG/dalphahat + lambda H_G dD/dg, g = dG/dalphahat.
 
-    For the squared Frobenius norm dD/dg = 2 (g - t), which is (4.33) as printed. g is the tangent on the batch
-    at hand [choice]; L_R does not depend on alphahat.
+    For the squared Frobenius norm dD/dg = 2 (g - t), which is (4.33) as printed. g is the tangent on the
+    batch at hand [choice]; L_R does not depend on alphahat.
 
     Args:
         outputs: Alphahat to the Child's logits.

@@ -105,7 +105,7 @@ class Darts(DifferentiableSearch):
         return xi, virtual
 
     def _mixed_derivative(self, weights: Weights, direction: list[Tensor], train: Batch) -> Tensor:
-        """d^2 L_train / (dalpha dw) times ``direction`` v, by central differences of step R / ||v|| (eq. 8)."""
+        """d^2 L_train / (dalpha dw) times ``direction`` v: central differences of step R / ||v||, eq. 8."""
         direction = [mean_over_processes(self.context.fabric, part) for part in direction]
         norm = torch.stack([part.square().sum() for part in direction]).sum().sqrt()
         epsilon = self.settings.difference_radius / norm

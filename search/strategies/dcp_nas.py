@@ -1,4 +1,4 @@
-"""DCP-NAS (method.md, section 4; Li et al., IJCV 2023, Algorithm 10): tangent propagation from Parent to Child.
+"""DCP-NAS (method.md, section 4; Li et al., IJCV 2023, Algorithm 10): tangents from Parent to Child.
 
 Line by line, with the place where each is written down:
 
@@ -49,13 +49,13 @@ class DcpNasSettings(AlphaSettings):
         parent_epochs, child_epochs: Epochs of each in a round [choice].
         tangent: Whether D enters the Child's loss; without it the method is CP-NAS's objective by gradient.
         tangent_weight: lambda of (4.32), 5e-3 [paper, its exponent's sign derived].
-        tangent_point: ``end`` takes the Parent's tangent at the end of its turn, the mean over one pass over the
-            validation batches, ``path`` the mean of the gradients of the turn's own alpha steps [choice].
-        distance: D: ``f_norm``, the squared Frobenius norm (4.31) [derived], ``l1`` or ``cosine`` (Table 4.4).
+        tangent_point: ``end`` takes the Parent's tangent at the end of its turn, the mean over one pass over
+            the validation batches; ``path`` is the mean of the gradients of the turn's alpha steps [choice].
+        distance: D: ``f_norm``, the squared Frobenius norm (4.31) [derived]; ``l1``, ``cosine`` (Table 4.4).
         curvature: H_G of (4.33): ``ggn`` [paper], ``exact`` or ``outer``.
         reconstruction_weight: mu of (4.32), 0.2 [paper]; 0 leaves L_R out.
-        reconstruction_reduction: ``sum`` of L_R over all 1-bit convolutions (4.23) [paper], or their ``mean``,
-            since the sum's gradient can outweigh that of G.
+        reconstruction_reduction: ``sum`` of L_R over all 1-bit convolutions (4.23) [paper], or ``mean``, since
+            the sum's gradient can outweigh that of G.
         decoupled: Whether alphas are backtracked (4.42 to 4.53).
         eta: Step of the backtracking [choice]; a step lets a selected alpha grow by the factor 1 + eta psi.
         eta_psi: Learning rate of psi (4.51) [choice].
@@ -289,6 +289,6 @@ class DcpNas(Strategy):
         self.path_length, self.validation_accuracy = state["path_length"], state["validation_accuracy"]
 
     def result(self) -> SearchResult:
-        """The genotype of the Child's alphas [choice]; the accuracy is the mixed Child's, after its last epoch."""
+        """The genotype of the Child's alphas [choice]; the accuracy is the mixed Child's after its last epoch."""
         tables = {"alphas.csv": alpha_table(self.child.architecture)}
         return SearchResult(self.child.genotype(self.name), self.validation_accuracy, tables)

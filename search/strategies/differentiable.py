@@ -110,7 +110,7 @@ def entropy(alpha: Tensor) -> float:
 
 
 def alpha_table(parameters: ArchitectureParameters) -> list[dict[str, Any]]:
-    """One row for each cell, edge and operation: alpha, its mixing weight, the edge's weight where it has one."""
+    """One row a cell, edge and operation: alpha, its mixing weight, the edge's weight where it has one."""
     alpha = parameters.alpha.detach().double().cpu()
     weights = mixing_weights(alpha)
     factors = None if parameters.edges is None else edge_weights(parameters.edges.detach().double().cpu())
@@ -181,7 +181,8 @@ class Learner:
     ) -> None:
         self.context = context
         config = context.space.network_config(context.train.classes, binary)
-        self.network = context.place(Supernet(config, partial=partial))
+        self.network = Supernet(config, partial=partial)
+        context.place(self.network)
         architecture = ArchitectureParameters(context.seed, settings.alpha_start, edges)
         self.architecture = architecture.to(context.fabric.device)
         self.weight_optimiser = context.optimiser(self.network.parameters())

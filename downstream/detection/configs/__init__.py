@@ -1,0 +1,1 @@
+"""MMDetection configs in MMEngine's Python style; the values are the IDa-Det recipe's."""

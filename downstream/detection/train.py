@@ -1,0 +1,143 @@
+"""Training and evaluation of one detector through MMEngine's Runner."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from downstream.detection.compose import BackboneSpec, compose
+from downstream.detection.data import DetectionData
+from downstream.detection.settings import DetectionSettings
+from search.files import atomic, read_json, write_json
+
+COCO_KEYS = {"coco_map": "coco/bbox_mAP", "coco_map50": "coco/bbox_mAP_50"}
+VOC_KEYS = {"voc_map50": "pascal_voc/mAP"}
+
+
+@dataclass
+class Outcome:
+    """What a training gave.
+
+    Attributes:
+        metrics: Flat numbers for metrics.json.
+        history: One row an epoch.
+        counts: Images in training and test, boxes without area that were skipped.
+        model: The trained detector.
+        test_set: The test data set, for pictures.
+    """
+
+    metrics: dict[str, float]
+    history: list[dict[str, float]]
+    counts: dict[str, int]
+    model: torch.nn.Module
+    test_set: Any
+
+
+def train_and_evaluate(
+    settings: DetectionSettings,
+    spec: BackboneSpec,
+    data: DetectionData,
+    *,
+    seed: int,
+    folder: Path,
+    threads: int,
+) -> Outcome:
+    """Train a detector, or go on with an interrupted training in ``folder``, and evaluate it.
+
+    The same call in the same folder after a kill goes on from the last finished epoch with the same random
+    states: on a CPU the result is the same bit for bit. The untrained detector is evaluated too, as the
+        floor.
+
+    Args:
+        settings: Values of the profile.
+        spec: The backbone.
+        data: The data set.
+        seed: Seed of everything random.
+        folder: Working folder; holds the checkpoint and is the caller's to remove.
+        threads: Threads of torch on the CPU.
+    """
+    torch.set_num_threads(threads)
+    config = compose(settings, spec, data, seed=seed, folder=folder)
+    started = time.perf_counter()
+    floor = _untrained(config, folder)
+    runner = train(config)
+    history = read_json(folder / "history.json")
+    evaluation = time.perf_counter()
+    trained = evaluate(runner)
+    finished = time.perf_counter()
+    test_set, train_set = runner.test_dataloader.dataset, runner.train_dataloader.dataset
+    train_seconds = sum(row["seconds"] for row in history)
+    metrics = {
+        **trained,
+        **{f"untrained_{key}": value for key, value in floor.items()},
+        "epochs": settings.epochs,
+        "images_seen": len(train_set) * settings.epochs,
+        "seconds": finished - started,
+        "train_seconds": train_seconds,
+        "evaluation_seconds": finished - evaluation,
+        "images_per_second": len(train_set) * settings.epochs / train_seconds,
+    }
+    counts = {"train_images": len(train_set) // settings.repeat, "test_images": len(test_set)}
+    return Outcome(metrics, history, counts, runner.model, test_set)
+
+
+def train(config: Any) -> Any:
+    """Train by a config, going on from its folder's last checkpoint if there is one; returns the Runner."""
+    runner = make_runner(config, "train", resume=Path(config.work_dir, "last_checkpoint").is_file())
+    with quiet():
+        runner.train()
+    return runner
+
+
+def evaluate(runner: Any) -> dict[str, float]:
+    """COCO's mAP and mAP@0.5 and VOC's 11-point mAP@0.5 of the Runner's model, in [0, 1], in one pass.
+
+    CocoMetric gives nothing when there was no detection at all: that is 0.
+    """
+    with quiet():
+        values = runner.test()
+    return {key: float(values.get(name, 0.0)) for key, name in {**COCO_KEYS, **VOC_KEYS}.items()}
+
+
+def make_runner(config: Any, name: str, *, resume: bool = False) -> Any:
+    """A Runner; ``name`` tells apart what is global by name in MMEngine."""
+    from mmengine.runner import Runner
+
+    own = copy.deepcopy(config)
+    own.resume = resume
+    own.experiment_name = f"{Path(own.work_dir).name}-{name}-{time.monotonic_ns()}"
+    own.visualizer = {**own.visualizer, "name": own.experiment_name}
+    return Runner.from_cfg(own)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pycocotools' prints off standard output, which belongs to results."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def save_detector(path: Path, model: torch.nn.Module, header: Mapping[str, str]) -> None:
+    """Write the detector's parameters and buffers as safetensors, atomically."""
+    state = {key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
+    with atomic(path) as temporary:
+        save_file(state, temporary, metadata=dict(header))
+
+
+def _untrained(config: Any, folder: Path) -> dict[str, float]:
+    """Numbers of the detector before its first step; evaluated once, kept for a resumed run."""
+    file = folder / "untrained.json"
+    if not file.is_file():
+        runner = make_runner(config, "untrained")
+        runner.model.init_weights()
+        write_json(file, evaluate(runner))
+    return read_json(file)

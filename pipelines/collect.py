@@ -1,0 +1,155 @@
+"""Collect finished run records: ``runs/`` without weights to ``results/records/<profile>/``.
+
+``python -m pipelines.collect`` copies the runs of the active profile. ``python -m pipelines.collect add
+FOLDER --profile NAME`` adds the records of a long run or of another machine under a name of their own.
+Files are checked and copied unchanged, byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import filecmp
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.results.checks import check_network, check_record, record_files
+from pipelines.results.records import NETWORK_FILE, RUN_FILE, STAGES
+from pipelines.stage import output_folder, run
+from search.errors import InputError
+
+if TYPE_CHECKING:
+    from pipelines.params import Params
+
+RUNS = Path("runs")
+RECORDS = Path("results/records")
+PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+
+
+def expected(params: Params) -> set[str]:
+    """The folders below runs/ that the settings name; any other is left from another profile."""
+    runs = params.runs
+    found = [f"{method}-s{seed}" for method in params.search.methods for seed in params.search.seeds]
+    places = {f"search/{name}" for name in found} | {f"cost/{name}" for name in runs.cost}
+    places |= {f"networks/{name}" for name in (*found, *runs.adopted)}
+    tasks = {
+        "retrain/cifar10": runs.cifar10,
+        "retrain/imagenet": runs.imagenet,
+        "detect": runs.detection,
+        "reid": runs.reid,
+    }
+    return places | {
+        f"{folder}/{network}-{precision}-s{seed}"
+        for folder, task in tasks.items()
+        for network in task.networks
+        for precision in task.precisions
+        for seed in task.seeds
+    }
+
+
+def find_folders(source: Path, wanted: set[str] | None = None) -> list[Path]:
+    """The run and network folders under ``source``, sorted; hidden (unfinished) folders are left out.
+
+    Args:
+        source: A runs/ folder.
+        wanted: Only these, if given (see :func:`expected`).
+    """
+    if not source.is_dir():
+        raise InputError("no such folder", where=source, mend="run the stages first: `dvc repro`")
+    found = {path.parent for name in (RUN_FILE, NETWORK_FILE) for path in source.rglob(name)}
+    folders = sorted(
+        path for path in found if not any(p.startswith(".") for p in path.relative_to(source).parts)
+    )
+    for folder in folders:
+        if folder == source or folder.relative_to(source).parts[0] not in (*STAGES, "networks"):
+            raise InputError(
+                "a run outside the folders of the stages", where=folder, mend="give the runs/ folder"
+            )
+    if wanted is not None:
+        folders = [path for path in folders if _is_below(path.relative_to(source), wanted)]
+    if not any((folder / RUN_FILE).exists() for folder in folders):
+        named = "" if wanted is None else " that the active profile names"
+        raise InputError(f"no finished run{named}", where=source)
+    return folders
+
+
+def _is_below(path: Path, wanted: set[str]) -> bool:
+    return any(part.as_posix() in wanted for part in (path, *path.parents))
+
+
+def copy_records(source: Path, target: Path, wanted: set[str] | None = None) -> int:
+    """Check every run under ``source`` and copy its record files below ``target``.
+
+    A record that is already there must be identical: a result is never overwritten by another one.
+
+    Returns:
+        The number of run records.
+
+    Raises:
+        InputError: For the first folder that is no proper record; nothing has been copied then.
+    """
+    folders = find_folders(source, wanted)
+    for folder in folders:
+        (check_record if (folder / RUN_FILE).exists() else check_network)(folder)
+    pairs = [(path, target / path.relative_to(source)) for folder in folders for path in record_files(folder)]
+    for path, copy in pairs:
+        if copy.exists() and not filecmp.cmp(path, copy, shallow=False):
+            raise InputError(
+                "a different record has this place already", where=copy, mend="choose another --profile name"
+            )
+    for path, copy in pairs:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    return sum((folder / RUN_FILE).exists() for folder in folders)
+
+
+def collect(
+    runs: Path = RUNS, records: Path = RECORDS, profile: str = "quick", wanted: set[str] | None = None
+) -> int:
+    """Replace the records of ``profile`` by those of the finished runs it names; returns their number."""
+    with output_folder(records / profile) as folder:
+        return copy_records(runs, folder, wanted)
+
+
+def add(source: Path, profile: str, active: str, records: Path = RECORDS) -> int:
+    """Add the records under ``source`` as campaign ``profile``; returns their number.
+
+    Raises:
+        InputError: If the name cannot be a folder's, or is the active profile's, which `collect` owns.
+    """
+    if not PROFILE_NAME.fullmatch(profile):
+        raise InputError(
+            f"{profile!r} cannot name a campaign", where="--profile", allowed=PROFILE_NAME.pattern
+        )
+    if profile == active:
+        raise InputError(
+            f"{profile!r} is the active profile, `dvc repro` rewrites its records",
+            where="--profile",
+            mend="give the added runs a name of their own, such as paper-h100",
+        )
+    return copy_records(source, records / profile)
+
+
+def main() -> None:
+    """Read the command line and collect."""
+    from pipelines.params import load
+
+    parser = argparse.ArgumentParser(prog="python -m pipelines.collect", description=__doc__)
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(dest="command")
+    adder = commands.add_parser("add", help="add the records of a long run or of another machine")
+    adder.add_argument("folder", type=Path, help="the runs/ folder of the other machine")
+    adder.add_argument("--profile", required=True, help="the name the campaign gets under results/records/")
+    arguments = parser.parse_args()
+    settings = load()
+    active = settings.profile
+    if arguments.command == "add":
+        count, name = add(arguments.folder, arguments.profile, active), arguments.profile
+    else:
+        count, name = collect(profile=active, wanted=expected(settings)), active
+    print(f"{count} run records in {RECORDS / name}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,75 @@
+"""``results/README.md``: every file and every column of results/, from the same definitions as the tables."""
+
+from __future__ import annotations
+
+from pipelines.results.claims import CLAIM_COLUMNS
+from pipelines.results.columns import TABLES, columns
+from pipelines.results.level import MEANING
+from pipelines.results.literature import references
+from pipelines.results.pictures import Picture
+from pipelines.results.render import GENERATED, markdown_table
+
+HEAD = """# Results
+
+<!-- {generated} -->
+
+Everything here is computed from the run records in `records/` and from `pipelines/literature.yaml`; nothing
+is typed. `python -m pipelines.tables` writes it again, byte for byte, from the same records.
+
+How not to misread it:
+
+- A row's own numbers and the literature's are in different columns: those named `paper_...` are the
+  literature's, on the data set in `paper_dataset`. In the Markdown, LaTeX and HTML tables they are in blocks
+  of their own.
+- Numbers on a stand-in data set are in columns named `stand_in_...`, never in those of the paper's data set.
+- A mean is over all runs, never the best; `values` lists every run. Runs of different settings, data or
+  campaigns are never averaged together.
+- W/A gives the bits of weights and activations. `1/32` and `1/1 + 1/32` are not fully 1-bit networks.
+- Accuracies and average precisions are in percent.
+
+## Files
+"""
+FILES = {
+    "report.html": "all of it on one page; no network access, light and dark, phone and desk",
+    "summary.json": "mean and n of every row of ours, for `dvc metrics show`",
+    "claims.csv, claims.md": "the papers' claims: supported, not supported, undecided or not run",
+    "checklist.md": "best-practice checklists, point by point",
+    "figures/": "every figure as SVG",
+    "records/<profile>/": "the run records: what each run measured, settings, provenance; no weights",
+}
+RECORD_FILES = {
+    "run.json": "which run it is: stage, network, precision, seed, task, data set, scale, hashes",
+    "metrics.json": "the measured values; shares in [0, 1], times in seconds",
+    "params.json": "the settings the stage used",
+    "provenance.json": "commit, versions, device, threads, data hashes, times",
+    "history.csv": "one row an epoch, draw or round",
+    "rounds.csv": "searches by elimination: one row a round, what survived and what was dropped",
+    "genotype.json, network.json": "the found architecture",
+    "cost.json": "the network's counted cost",
+    "pictures/": "detections or retrievals of the run",
+}
+
+
+def readme(pictures: list[Picture]) -> str:
+    """The whole file."""
+    files = [(f"`{spec.name}.csv`, `.md`, `.tex`", spec.about) for spec in TABLES]
+    files += [(", ".join(f"`{part}`" for part in name.split(", ")), about) for name, about in FILES.items()]
+    parts = [HEAD.format(generated=GENERATED).strip(), _table(("file", "what it is"), files)]
+    parts += ["## Levels", _table(("level", "meaning"), list(MEANING.items()))]
+    for spec in TABLES:
+        parts += [f"## Columns of {spec.name}.csv", _columns(columns(spec))]
+    parts += ["## Columns of claims.csv", _columns(CLAIM_COLUMNS)]
+    parts += ["## Files of a record", _columns(RECORD_FILES, "file")]
+    parts += ["## Sources", "\n".join(f"- {name}: {meaning}" for name, meaning in references().items())]
+    if pictures:
+        rows = [(f"`figures/{p.name}.svg`", f"{p.title}. {p.caption}") for p in pictures]
+        parts += ["## Figures", _table(("file", "what it shows"), rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(heads: tuple[str, str], rows: list[tuple[str, str]]) -> str:
+    return markdown_table(heads, rows, [False, False])
+
+
+def _columns(named: dict[str, str], head: str = "column") -> str:
+    return _table((head, "meaning"), [(f"`{name}`", meaning) for name, meaning in named.items()])

@@ -1,0 +1,191 @@
+"""Rows of the result tables: runs grouped by what they measured, joined with the literature."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pipelines.results.columns import COSTS, METHOD_NAMES, TableSpec, columns
+from pipelines.results.level import CITED, level
+from pipelines.results.literature import cited, counterpart
+from pipelines.results.origin import commit, hardware
+from pipelines.results.records import Library, Record
+from search.genotype import collapse
+
+Row = dict[str, Any]
+
+
+def table_rows(spec: TableSpec, library: Library) -> list[Row]:
+    """Our rows (by profile, data set, precision, then falling value), then the cited ones in file order."""
+    ours = [_row(spec, group, library) for group in groups(library.of(spec.stage))]
+    ours.sort(key=lambda row: _order(spec, row))
+    return ours + [_cited_row(spec, row) for row in cited(spec.name)]
+
+
+def groups(records: Iterable[Record]) -> list[list[Record]]:
+    """Runs that differ in nothing but their seeds, sorted by search seed and seed."""
+    found: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        found.setdefault(_experiment(record), []).append(record)
+    return [sorted(group, key=lambda r: (r.search_seed or 0, r.seed)) for _, group in sorted(found.items())]
+
+
+def _experiment(record: Record) -> tuple[str, ...]:
+    dataset = record.dataset
+    where = (dataset.get("name"), dataset.get("sha256"), dataset.get("train_images"))
+    what = (record.family, record.run["precision"], record.run.get("form"), record.settings)
+    return tuple(str(part) for part in (record.profile, record.run["task"], *where, *what))
+
+
+def _order(spec: TableSpec, row: Row) -> tuple[Any, ...]:
+    value: float = 0.0
+    if spec.metrics:
+        key = spec.metrics[0].key
+        value = next((row[name] for name in (key, f"stand_in_{key}") if row.get(name) is not None), 0.0)
+    where = row["counted_for"] if spec.stage == "cost" else row["dataset"]
+    return (row["profile"], where, row["precision"], -value, row["name"], row["settings"])
+
+
+def _row(spec: TableSpec, group: list[Record], library: Library) -> Row:
+    first = group[0]
+    row: Row = dict.fromkeys(columns(spec))
+    row |= {
+        "level": level(group, library),
+        "name": METHOD_NAMES.get(first.family, first.family),
+        "precision": first.run["precision"],
+        "form": first.run.get("form") if first.run.get("genotype_hash") else None,
+        "profile": first.profile,
+        "n": len(group),
+        "searches": len({r.search_seed for r in group}) if first.run.get("method") else None,
+        "seeds": " ".join(filter(None, map(_seed, group))),
+        "genotype": " ".join(
+            unique(str(r.run["genotype_hash"])[:8] for r in group if r.run.get("genotype_hash"))
+        ),
+        "hardware": "; ".join(unique(hardware(r.provenance) for r in group)),
+        "commit": " ".join(unique(commit(r.provenance) for r in group)),
+        "settings": first.settings,
+    }
+    row |= _data(first) if spec.stage != "cost" else _counted(group)
+    row |= _measured(spec, group) | _costs(group)
+    row |= {key: _mean([r.metrics.get(key) for r in group], 1) for key in spec.extra if key in first.metrics}
+    if spec.stage == "search":
+        row |= _diagnosis(group)
+    elif spec.stage != "cost":
+        row |= _search_cost(group, library)
+    paper = counterpart(
+        spec.name, first.family, None if spec.stage == "search" else first.run["task"], first.run["precision"]
+    )
+    return row | (_paper(spec, paper) if paper else {})
+
+
+def _seed(record: Record) -> str:
+    if record.stage == "cost":
+        return "" if record.search_seed is None else str(record.search_seed)
+    if record.stage == "search" or record.search_seed is None:
+        return str(record.seed)
+    return f"{record.search_seed}:{record.seed}"
+
+
+def unique(values: Iterable[str]) -> list[str]:
+    """The values without repetitions, in order of first appearance."""
+    return list(dict.fromkeys(values))
+
+
+def _mean(values: Sequence[float | None], digits: int) -> float | None:
+    known = [float(value) for value in values if value is not None]
+    return round(statistics.fmean(known), digits or None) if known else None
+
+
+def _data(record: Record) -> Row:
+    data = record.dataset
+    return {
+        "dataset": data["name"],
+        "stand_in": "yes" if data["stand_in"] else "no",
+        "train_images": data.get("train_images"),
+        "test_images": data.get("test_images", data.get("validation_images")),
+    }
+
+
+def _measured(spec: TableSpec, group: list[Record]) -> Row:
+    prefix = "stand_in_" if group[0].stand_in else ""
+    row: Row = {}
+    for metric in spec.metrics:
+        values = [100 * float(r.metrics[metric.key]) for r in group if metric.key in r.metrics]
+        if values:
+            row[prefix + metric.key] = round(statistics.fmean(values), 3)
+            row[f"{prefix}{metric.key}_std"] = round(statistics.stdev(values), 3) if len(values) > 1 else None
+    if spec.metrics:
+        row["values"] = " ".join(f"{100 * float(r.metrics[spec.metrics[0].key]):.2f}" for r in group)
+    return row
+
+
+def _costs(group: list[Record]) -> Row:
+    totals = [totals_of(record.cost) for record in group if record.cost]
+    row: Row = {key: _mean([total[key] for total in totals], 6) for key in COSTS}
+    real = group[0].run["precision"] == "real"
+    mixed = any(total["w1a32_macs_M"] for total in totals)
+    return row | {"wa": "32/32" if real else "1/1 + 1/32" if mixed else "1/1"}
+
+
+def totals_of(cost: dict[str, Any]) -> dict[str, float]:
+    """The totals of a cost.json in the units of the tables (millions, Mbit)."""
+    million = {
+        "bops_M": "bops",
+        "w1a32_macs_M": "w1a32_macs",
+        "flops_M": "flops",
+        "ops_strict_M": "ops_strict",
+        "ops_generous_M": "ops_generous",
+    }
+    return {key: float(cost[name]) / 1e6 for key, name in million.items()} | {"mbit": float(cost["mbit"])}
+
+
+def _counted(group: list[Record]) -> Row:
+    costs = [record.cost or {} for record in group]
+    size = costs[0].get("input")
+    sides = size if isinstance(size, list) else [size, size]
+    return {
+        "counted_for": group[0].run["task"],
+        "params": _mean([cost.get("params") for cost in costs], 0),
+        "input_size": " x ".join(str(side) for side in sides) if size else None,
+    }
+
+
+def _diagnosis(group: list[Record]) -> Row:
+    found = [collapse(r.genotype) for r in group if r.genotype]
+    if not found:
+        return {}
+    return {
+        "skip_connects": " ".join(str(one.skip_connects) for one in found),
+        "depth": " ".join(str(one.depth) for one in found),
+        "parameter_free_share": " ".join(f"{one.parameter_free_share:.2f}" for one in found),
+        "collapsed": f"{sum(one.collapsed for one in found)} of {len(found)}",
+    }
+
+
+def _search_cost(group: list[Record], library: Library) -> Row:
+    searches = {id(found): found for r in group if r.run.get("method") and (found := library.search_of(r))}
+    rows = list(searches.values())
+    return {
+        "search_seconds": _mean([r.metrics["seconds"] for r in rows], 1),
+        "search_images": _mean([r.metrics["images_seen"] for r in rows], 0),
+        "search_device": "; ".join(unique(hardware(r.provenance) for r in rows)) or None,
+    }
+
+
+def _paper(spec: TableSpec, source: Row) -> Row:
+    names = {
+        "paper_name": "name",
+        "paper_dataset": "dataset",
+        "paper_wa": "wa",
+        "source": "source",
+        "note": "note",
+    }
+    known = columns(spec)
+    row = {key: source.get(name) for key, name in names.items()}
+    return row | {f"paper_{key}": value for key, value in source.items() if f"paper_{key}" in known}
+
+
+def _cited_row(spec: TableSpec, source: Row) -> Row:
+    named = {"level": CITED, "name": source["name"], "wa": None}
+    return dict.fromkeys(columns(spec)) | _paper(spec, source) | named

@@ -1,0 +1,115 @@
+"""Tables, figures and the report of ``results/`` from the run records alone.
+
+``python -m pipelines.tables`` reads results/records/ and the data files literature.yaml, claims.yaml and
+checklist.yaml; it runs nothing again. The same records give the same files, byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from pipelines.figures import draw_all
+from pipelines.report import claim_groups, render
+from pipelines.results.checklist import checklist_markdown, read_checklists
+from pipelines.results.checks import check_record
+from pipelines.results.claims import CLAIM_COLUMNS, claim_rows, evaluate, read_claims
+from pipelines.results.columns import TABLES, columns
+from pipelines.results.level import CITED
+from pipelines.results.pictures import Picture
+from pipelines.results.readme import readme
+from pipelines.results.records import Library, read_records
+from pipelines.results.render import GENERATED, latex, markdown, markdown_table
+from pipelines.results.rows import table_rows
+from pipelines.results.views import views
+from pipelines.stage import output_folder, run
+from search.files import write_csv, write_json, write_text
+
+RESULTS = Path("results")
+Row = dict[str, Any]
+
+
+def build(results: Path = RESULTS) -> None:
+    """Write every generated file of ``results`` from ``results/records``.
+
+    Raises:
+        InputError: If there are no records, or one is not whole.
+    """
+    records = read_records(results / "records")
+    for record in records:
+        check_record(record.folder)
+    library = Library(tuple(records))
+    tables = {spec.name: table_rows(spec, library) for spec in TABLES}
+    rules, claims = read_claims()
+    found = claim_rows(evaluate(library, rules, claims), rules, library)
+    pictures = _figures(library, tables["classification"], results)
+    checklists = read_checklists(library)
+    for spec in TABLES:
+        rows = tables[spec.name]
+        write_csv(results / f"{spec.name}.csv", rows, list(columns(spec)))
+        write_text(results / f"{spec.name}.md", markdown(spec.title, spec.about, views(spec, rows)))
+        write_text(results / f"{spec.name}.tex", latex(spec.name, spec.title, views(spec, rows)))
+    write_csv(results / "claims.csv", found, list(CLAIM_COLUMNS))
+    write_text(results / "claims.md", claims_markdown(found))
+    write_text(results / "checklist.md", checklist_markdown(checklists))
+    write_json(results / "summary.json", summary(tables))
+    write_text(results / "README.md", readme(pictures))
+    page = render(library, tables, found, rules, pictures, results / "figures", checklists)
+    write_text(results / "report.html", page)
+
+
+def _figures(library: Library, classification: list[Row], results: Path) -> list[Picture]:
+    with output_folder(results / "figures") as folder:
+        return draw_all(library, classification, folder)
+
+
+def claims_markdown(rows: list[Row]) -> str:
+    """The claims as a Markdown page: the verdicts, then what decides each."""
+    groups = claim_groups(rows)
+    verdicts = [
+        [group["text"], group["verdict"], group["where"] or "–", "; ".join(group["tests"])]
+        for group in groups
+    ]
+    how = {
+        group["text"]: [group["text"], group["statistic"], group["needs"], group["source"]]
+        for group in groups
+    }
+    parts = [
+        "# Claims",
+        "Supported, or not, only where the bootstrap interval and the Holm-corrected test agree; everything "
+        "else that was run is undecided.",
+        f"<!-- {GENERATED} -->",
+        markdown_table(["claim", "verdict", "runs", "tests"], verdicts, [False] * 4),
+        "## What decides them",
+        markdown_table(["claim", "statistic", "needs", "source"], list(how.values()), [False] * 4),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def summary(tables: dict[str, list[Row]]) -> Row:
+    """Mean and n of every row of ours, by table, data set and network: for `dvc metrics show`."""
+    found: Row = {}
+    for spec in TABLES:
+        for row in tables[spec.name]:
+            if row["level"] == CITED or not spec.metrics:
+                continue
+            stand_in = row["stand_in"] == "yes"
+            keys = [f"{'stand_in_' if stand_in else ''}{metric.key}" for metric in spec.metrics]
+            numbers = {key: row[key] for key in keys if row[key] is not None} | {"n": row["n"]}
+            name = " ".join(str(row[key]) for key in ("name", "precision", "form", "settings") if row[key])
+            where = found.setdefault(spec.name, {}).setdefault(f"{row['profile']}: {row['dataset']}", {})
+            where[name] = numbers
+    return found
+
+
+def main() -> None:
+    """Read the command line and build."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.tables", description=__doc__)
+    parser.parse_args()
+    build()
+    print(f"tables, figures and report in {RESULTS}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,206 @@
+"""The detection stage and the direct use with a config, as programs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("mmdet", reason="the extra 'detection' is not installed")
+
+from downstream.models import build  # noqa: E402
+from pipelines import detect, networks  # noqa: E402
+from pipelines.profile import path_of  # noqa: E402
+from pipelines.results.checks import check_record  # noqa: E402
+from search.errors import InputError  # noqa: E402
+from search.files import read_csv, read_json  # noqa: E402
+from search.genotype import published  # noqa: E402
+from search.weights import save_weights  # noqa: E402
+from tests.downstream.test_detection_data import make_scenes  # noqa: E402
+from tests.downstream.test_detection_train import TINY  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+# A user's config in the old style: any mmdet config can name our backbone.
+RETINA = """
+custom_imports = dict(imports=["downstream.detection.modules"], allow_failed_imports=False)
+default_scope = "mmdet"
+root = {root!r}
+size = (64, 64)
+model = dict(
+    type="RetinaNet",
+    data_preprocessor=dict(type="DetDataPreprocessor", mean=[128] * 3, std=[64] * 3, pad_size_divisor=32),
+    backbone=dict(
+        type="GenotypeBackbone", network="PC_DARTS_cifar", channels=4, cells=3, out_strides=(8, 16, 32)
+    ),
+    neck=dict(type="FPN", in_channels=[16, 32, 64], out_channels=8, num_outs=3),
+    bbox_head=dict(
+        type="RetinaHead", num_classes=2, in_channels=8, feat_channels=8, stacked_convs=1,
+        anchor_generator=dict(
+            type="AnchorGenerator", octave_base_scale=3, scales_per_octave=1, ratios=[1.0],
+            strides=[8, 16, 32],
+        ),
+    ),
+    train_cfg=dict(
+        assigner=dict(type="MaxIoUAssigner", pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0),
+        sampler=dict(type="PseudoSampler"), allowed_border=-1, pos_weight=-1, debug=False,
+    ),
+    test_cfg=dict(nms_pre=50, score_thr=0.01, nms=dict(type="nms", iou_threshold=0.5), max_per_img=20),
+)
+load = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations", with_bbox=True)]
+keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "instances")
+common = dict(type="CountingCocoDataset", data_root=root, metainfo=dict(classes=("square", "stripes")))
+train_dataloader = dict(
+    batch_size=4, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(
+        **common, ann_file="annotations/train.json", data_prefix=dict(img="images/train/"),
+        pipeline=[*load, dict(type="RandomFlip", prob=0.5), dict(type="PackDetInputs")],
+    ),
+)
+test_dataloader = dict(
+    batch_size=2, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        **common, ann_file="annotations/val.json", data_prefix=dict(img="images/val/"), test_mode=True,
+        pipeline=[
+            load[0], dict(type="Resize", scale=size), load[1], dict(type="PackDetInputs", meta_keys=keys)
+        ],
+    ),
+)
+test_evaluator = [dict(type="CocoMetric"), dict(type="VOCMetric", eval_mode="11points")]
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=2)
+test_cfg = dict(type="TestLoop")
+optim_wrapper = dict(optimizer=dict(type="SGD", lr=0.01, momentum=0.9))
+default_hooks = dict(checkpoint=dict(type="PlainCheckpointHook"))
+custom_hooks = [dict(type="HistoryHook")]
+visualizer = dict(type="DetLocalVisualizer")
+log_level = "ERROR"
+"""
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as the chain leaves it before this stage: parameters, data, one network."""
+    monkeypatch.chdir(tmp_path)
+    make_scenes(tmp_path / "data" / "detection")
+    genotype = published("PC_DARTS_cifar")
+    entry = networks.Entry("cp_nas-s0", "cp_nas", 0, "genotype", genotype, genotype.hash)
+    networks.save_entry(tmp_path / "runs" / "networks" / "cp_nas-s0", entry)
+    write_params(tmp_path)
+    return tmp_path
+
+
+def write_params(folder: Path, **changes: Any) -> None:
+    """The smallest profile with tiny detection settings."""
+    values = yaml.safe_load(path_of("ci").read_text())
+    values["detection"] = {**TINY, "epochs": 1, **changes}
+    values["compute"]["threads"] = 1
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """The program in this process."""
+    monkeypatch.setattr(sys, "argv", ["detect", *arguments])
+    detect.main()
+
+
+def test_the_stage_writes_a_complete_record(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(monkeypatch, "--network", "cp_nas-s0", "--precision", "1bit", "--seed", "1")
+    assert capsys.readouterr().out == "runs/detect/cp_nas-s0-1bit-s1\n"
+    folder = workplace / "runs" / "detect" / "cp_nas-s0-1bit-s1"
+    check_record(folder)
+    run = read_json(folder / "run.json")
+    assert (run["network"], run["method"], run["precision"], run["seed"]) == (
+        "cp_nas-s0",
+        "cp_nas",
+        "1bit",
+        1,
+    )
+    assert run["dataset"]["stand_in"] is True and run["dataset"]["train_images"] == 8
+    cost = read_json(folder / "cost.json")
+    assert cost["bops"] > 0 and cost["detector"]["bops"] > cost["bops"] and cost["input"] == 64
+    assert [row["epoch"] for row in read_csv(folder / "history.csv")] == ["1"]
+    assert sum(path.stat().st_size for path in (folder / "pictures").iterdir()) < 200_000
+    assert not list((workplace / "runs" / ".resume").glob("*"))
+
+
+def test_pretrained_starts_from_the_retrained_weights(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_params(workplace, pretrained=True)
+    arguments = ("--network", "cp_nas-s0", "--precision", "real", "--seed", "0")
+    with pytest.raises(
+        InputError, match="runs/retrain/imagenet/cp_nas-s0-real-s0/model.safetensors: no such weight"
+    ):
+        call(monkeypatch, *arguments)
+    weights = workplace / "runs/retrain/imagenet/cp_nas-s0-real-s0/model.safetensors"
+    network = build(
+        published("PC_DARTS_cifar"), precision="real", channels=4, cells=3, classes=5, stem="imagenet"
+    )
+    save_weights(weights, network)
+    call(monkeypatch, *arguments)
+    run = read_json(workplace / "runs/detect/cp_nas-s0-real-s0/run.json")
+    assert run["precision"] == "real"
+    save_weights(weights, build("PC_DARTS_cifar", channels=8, cells=3, classes=5, stem="imagenet"))
+    with pytest.raises(
+        InputError, match="weights of another backbone: config.channels: 8 in the file, 4 wanted"
+    ):
+        call(monkeypatch, *arguments)
+
+
+def test_bad_arguments_are_one_line_and_exit_2(tmp_path: Path) -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "pipelines.detect", "--config", str(tmp_path / "none.py")],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert found.returncode == 2
+    assert found.stderr == f"error: {tmp_path / 'none.py'}: no such config file\n"
+
+
+def test_a_killed_run_with_a_config_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_scenes(tmp_path / "scenes")
+    config, output = tmp_path / "retina.py", tmp_path / "run"
+    config.write_text(RETINA.format(root=str(tmp_path / "scenes")))
+    arguments = ["--config", str(config), "--output", str(output), "--set", "train_cfg.max_epochs=4"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.detect", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL
+    )
+    while not (output / "last_checkpoint").is_file() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (output / "last_checkpoint").is_file() and not (output / "metrics.json").exists()
+    first = read_json(output / "history.json")[0]
+    call(monkeypatch, *arguments)
+    rows = read_csv(output / "history.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert (
+        float(rows[0]["seconds"]) == first["seconds"]
+    )  # the row of the killed run: epoch 1 was not repeated
+    trained = read_json(output / "metrics.json")
+    again = ["--config", str(config), "--evaluate", "--weights", str(output / "model.safetensors")]
+    call(monkeypatch, *again, "--output", str(tmp_path / "evaluated"))
+    assert read_json(tmp_path / "evaluated" / "metrics.json") == trained
+
+
+def test_direct_use_with_backbone_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_scenes(tmp_path / "scenes")
+    config, weights = tmp_path / "retina.py", tmp_path / "model.safetensors"
+    config.write_text(RETINA.format(root=str(tmp_path / "scenes")))
+    save_weights(weights, build("PC_DARTS_cifar", channels=4, cells=3, classes=5, stem="imagenet"))
+    arguments = ("--config", str(config), "--weights", str(weights), "--output", str(tmp_path / "run"))
+    call(monkeypatch, *arguments, "--set", "train_cfg.max_epochs=1")
+    assert set(json.loads(capsys.readouterr().out)) == {"coco_map", "coco_map50", "voc_map50"}
+    with pytest.raises(InputError, match="not this detector's weights"):
+        call(monkeypatch, *arguments, "--evaluate")
+    with pytest.raises(InputError, match="'oops' is not KEY=VALUE"):
+        call(monkeypatch, *arguments, "--set", "oops")

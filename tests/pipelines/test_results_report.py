@@ -1,0 +1,260 @@
+"""The report and its figures: one page, no network access, no scripts needed, nothing of a record trusted."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from pipelines.collect import collect
+from pipelines.results.pictures import series
+from pipelines.results.plotting import inline
+from pipelines.results.search_figures import survivor_shares
+from pipelines.tables import build
+from search.files import read_json, write_json, write_text
+from tests.pipelines.results_records import write_campaign, write_search
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+VOID = {"meta", "img", "br", "hr", "input", "link"}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """results/ of a synthetic campaign with a hostile note in one record."""
+    top = tmp_path_factory.mktemp("suite")
+    runs = write_campaign(top / "runs")
+    path = runs / "reid/cp_nas-s0-1bit-s0/provenance.json"
+    write_json(path, {**read_json(path), "cpu": "<script>document.title='x'</script>"})
+    collect(runs, top / "results/records", "quick")
+    build(top / "results")
+    return top / "results"
+
+
+class _Page(HTMLParser):
+    """Collects identifiers, links and what is open, and complains about a wrong end tag."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.scripts = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note the element."""
+        found = dict(attrs)
+        self.ids += [found["id"]] if found.get("id") else []
+        self.links += [value for key in ("href", "src", "xlink:href") if (value := found.get(key))]
+        self.scripts += tag == "script"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """An element of an SVG that closes itself."""
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        """Ends must match."""
+        assert self.open.pop() == tag, f"</{tag}> at {self.getpos()}"
+
+
+@pytest.fixture(scope="module")
+def page(results: Path) -> _Page:
+    """The parsed report."""
+    parsed = _Page()
+    parsed.feed((results / "report.html").read_text())
+    assert parsed.open == []
+    return parsed
+
+
+def test_nothing_is_fetched(page: _Page, results: Path) -> None:
+    """Every link is to a place in the page, a data URI or a file beside it; no address, no import."""
+    for link in page.links:
+        assert re.match(r"#|data:image/(png|jpeg|svg\+xml);base64,|[\w.-]+\.(csv|md|tex)$", link), link
+    text = (results / "report.html").read_text()
+    assert "@import" not in text and not re.search(r"url\((?!#)", text)
+
+
+def test_identifiers_are_unique_and_links_arrive(page: _Page) -> None:
+    """Figures from one drawing library repeat their identifiers unless told apart."""
+    targets = [link[1:] for link in page.links if link.startswith("#")]
+    assert set(targets) <= set(page.ids)
+    repeated = {name for name in page.ids if page.ids.count(name) > 1}
+    assert not repeated & set(targets)
+
+
+def test_records_cannot_put_code_into_the_page(page: _Page, results: Path) -> None:
+    """One script, ours; a record's text is text."""
+    text = (results / "report.html").read_text()
+    assert page.scripts == 1
+    assert "<script>document.title" not in text and "&lt;script&gt;document.title" in text
+
+
+def test_page_has_every_part(results: Path) -> None:
+    """Figures inline, cells, pictures, claims, provenance of every run, checklists."""
+    text = (results / "report.html").read_text()
+    for anchor in (
+        "glance",
+        "claims",
+        "search",
+        "classification",
+        "detection",
+        "reid",
+        "cost",
+        "provenance",
+        "checklist",
+    ):
+        assert f'<section id="{anchor}">' in text
+    assert text.count("<svg") == len(list((results / "figures").glob("*.svg")))
+    assert text.count('<details class="run">') == len(list((results / "records").rglob("run.json")))
+    assert text.count("data:image/png;base64,") == 6 and text.count("data:image/svg+xml;base64,") == 6
+    assert 'name="viewport"' in text and "prefers-color-scheme:dark" in text
+    assert "not comparable with any paper" in text
+
+
+def test_figures_are_whole_svg_with_dark_colours(results: Path) -> None:
+    """Well-formed, transparent, text as text, with rules for dark pages, no date and no raster inside."""
+    files = sorted((results / "figures").glob("*.svg"))
+    assert {
+        "accuracy",
+        "accuracy-ops",
+        "cited-ops",
+        "search-quick-cp_nas",
+        "search-quick-random",
+        "survivors-quick-cp_nas",
+        "cell-quick-cp_nas-s0",
+        "training-quick-cifar10-cifar10",
+    } <= {path.stem for path in files}
+    for path in files:
+        text = path.read_text()
+        root = ElementTree.fromstring(text)
+        assert root.tag.endswith("svg") and root.get("viewBox")
+        assert "prefers-color-scheme" in text and "<image" not in text and "dc:date" not in text
+        assert root.find(".//{http://www.w3.org/2000/svg}text") is not None
+
+
+def test_survivor_shares() -> None:
+    """Half of the edges keep operation 0, all keep 3, none keeps 7."""
+    rows = [{"surviving_normal": "|".join(["03"] * 7 + ["3"] * 7)}]
+    assert survivor_shares(rows, "surviving_normal") == [[0.5, 0, 0, 1.0, 0, 0, 0, 0]]
+
+
+def test_series_skips_empty_cells() -> None:
+    """A search without a Parent has an empty column."""
+    rows = [
+        {"step": "0", "accuracy_parent": "", "accuracy_child": "0.5"},
+        {"step": "1", "accuracy_child": "0.6"},
+    ]
+    assert series(rows, "step", "accuracy_parent") == ([], [])
+    assert series(rows, "step", "accuracy_child") == ([0.0, 1.0], [0.5, 0.6])
+
+
+def test_inline_keeps_figures_apart() -> None:
+    """Identifiers, references and style rules of one figure do not reach into another."""
+    svg = (
+        '<?xml version="1.0"?><svg xmlns="x" role="img"><style>'
+        ".a,text{fill:red}@media (m){.a{fill:blue}}</style>"
+        '<g id="g1"/><use xlink:href="#g1" clip-path="url(#g1)"/></svg>'
+    )
+    found = inline(svg, "one", 'a "label"')
+    assert found.startswith('<svg xmlns="x" role="img" id="one" aria-label="a &quot;label&quot;">')
+    assert "#one .a,#one text{fill:red}@media (m){#one .a{fill:blue}}" in found
+    assert 'id="one-g1"' in found and '"#one-g1"' in found and "url(#one-g1)" in found
+
+
+def test_a_search_alone_gives_a_report(tmp_path: Path) -> None:
+    """With one search and nothing else recorded, the page says what is missing and draws what is there."""
+    write_search(tmp_path / "runs", "cp_nas", 0)
+    collect(tmp_path / "runs", tmp_path / "results/records", "quick")
+    build(tmp_path / "results")
+    text = (tmp_path / "results/report.html").read_text()
+    assert text.count("No runs are recorded for this table.") == 4 and "No retraining is recorded." in text
+
+
+def _browser() -> str:
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip(f"no browser found: {', '.join(BROWSERS)}")
+    return found
+
+
+PROBE = """
+<script>
+const wide = [...document.querySelectorAll("main *")].filter((e) => {
+  if (e.closest(".scroll") || e.closest("pre") || e.closest("details:not([open])")) return false;
+  return e.getBoundingClientRect().right > document.documentElement.clientWidth + 1;
+});
+const table = document.querySelector("#classification table");
+const first = () => table.tBodies[0].rows[0].cells[2].textContent;
+const head = table.tHead.rows[0].cells[2];
+head.querySelector("button").click();
+const down = parseFloat(first());
+head.querySelector("button").click();
+const out = document.createElement("p");
+out.id = "probe";
+out.textContent = JSON.stringify({wide: wide.length, scroll: document.documentElement.scrollWidth,
+  client: document.documentElement.clientWidth, down, up: parseFloat(first()),
+  sort: head.getAttribute("aria-sort"),
+  broken: [...document.images].filter((i) => i.complete && i.naturalWidth === 0).length,
+  ink: getComputedStyle(document.body).color,
+  axis: getComputedStyle(document.querySelector("#accuracy text")).fill});
+document.body.append(out);
+</script></body>"""
+
+
+def _in_browser(browser: str, page: Path, profile: Path, *options: str) -> str:
+    command = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--hide-scrollbars",
+        f"--user-data-dir={profile}",
+        *options,
+        "--dump-dom",
+        page.as_uri(),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (390, True), (1280, False)])
+def test_page_in_a_browser(results: Path, tmp_path: Path, width: int, dark: bool) -> None:
+    """Nothing runs off the page, tables sort both ways, dark mode reaches page and figures."""
+    browser = _browser()
+    frame = tmp_path / "page.html"
+    write_text(frame, (results / "report.html").read_text().replace("</body>", PROBE))
+    # A window is at least 500 wide without a screen, a frame is as narrow as a phone.
+    outer = tmp_path / "frame.html"
+    write_text(
+        outer,
+        f"""<iframe id="f" src="page.html" style="width:{width}px;height:900px;border:0"></iframe><script>
+      document.getElementById("f").onload = (e) =>
+        document.body.append(e.target.contentDocument.getElementById("probe"));
+      </script>""",
+    )
+    options = ["--allow-file-access-from-files", "--window-size=1400,1000"]
+    options += ["--blink-settings=preferredColorScheme=0"] if dark else []
+    dom = _in_browser(browser, outer, tmp_path / "profile", *options)
+    found = re.search(r'<p id="probe">(.*?)</p>', dom)
+    assert found is not None, dom[-500:]
+    probe = json.loads(unescape(found[1]))
+    assert probe["wide"] == 0 and probe["scroll"] == probe["client"] == width
+    assert probe["down"] > probe["up"] and probe["sort"] == "ascending"
+    assert probe["broken"] == 0
+    light = {"ink": "rgb(35, 39, 45)", "axis": "rgb(51, 56, 63)"}
+    assert {key: probe[key] for key in light} == (
+        {"ink": "rgb(227, 231, 236)", "axis": "rgb(227, 231, 236)"} if dark else light
+    )

@@ -1,0 +1,185 @@
+"""The statistics and the claims that are decided by them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pipelines.collect import collect
+from pipelines.results.claims import (
+    NOT_RUN,
+    NOT_SUPPORTED,
+    SUPPORTED,
+    UNDECIDED,
+    claim_rows,
+    evaluate,
+    read_claims,
+)
+from pipelines.results.records import Library, read_records
+from pipelines.results.statistics import Rules, _tau, holm, paired_difference, paired_ratio, rank_correlation
+from search.files import read_json, write_json
+from tests.pipelines.results_records import genotype, write_campaign, write_run, write_search
+
+RULES = Rules(alpha=0.05, confidence=0.95, resamples=500, min_n=3)
+
+
+def test_holm_golden() -> None:
+    """Worked example: sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1, made monotone."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_paired_difference_is_the_paired_t_test() -> None:
+    """p and mean are SciPy's; the interval holds the mean; the order of the sides turns the sign."""
+    first, second = [0.61, 0.63, 0.66, 0.60, 0.64], [0.55, 0.60, 0.61, 0.57, 0.58]
+    found = paired_difference(first, second, 0.0, RULES)
+    assert found.p == pytest.approx(stats.ttest_rel(first, second).pvalue)
+    assert found.value == pytest.approx(np.mean(np.subtract(first, second)))
+    assert found.low is not None and found.high is not None and found.low < 0.046 < found.high
+    turned = paired_difference(second, first, 0.0, RULES)
+    assert turned.value == pytest.approx(-0.046) and turned.high == pytest.approx(-found.low)
+    assert paired_difference(first, second, 0.0, RULES) == found
+
+
+def test_too_few_pairs_and_no_spread_are_no_evidence() -> None:
+    """Two pairs give no p and no interval; three identical differences give p = 1, not p = 0."""
+    few = paired_difference([0.6, 0.7], [0.5, 0.5], 0.0, RULES)
+    assert (few.n, few.low, few.high, few.p) == (2, None, None, None) and few.value == pytest.approx(0.15)
+    assert paired_difference([0.5, 0.6, 0.7], [0.25, 0.35, 0.45], 0.0, RULES).p == 1.0
+
+
+def test_ratio_is_a_geometric_mean() -> None:
+    """sqrt(8 * 2) = 4; the interval is that of the logarithms."""
+    assert paired_ratio([8.0, 2.0], [1.0, 1.0], 1.0, RULES).value == pytest.approx(4.0)
+    found = paired_ratio([30.0, 28.0, 33.0], [3.0, 2.9, 3.0], 5.0, RULES)
+    assert found.low is not None and 9 < found.low < found.value < 11.1  # type: ignore[operator]
+
+
+def test_rank_correlation() -> None:
+    """Kendall's tau of SciPy; a constant side has no order."""
+    x, y = [0.1, 0.2, 0.3, 0.4, 0.5], [0.2, 0.1, 0.3, 0.5, 0.4]
+    found = rank_correlation(x, y, RULES)
+    assert found.value == pytest.approx(0.6) and found.p == pytest.approx(stats.kendalltau(x, y).pvalue)
+    assert rank_correlation(x, [1.0] * 5, RULES).value == 0.0
+    assert rank_correlation(x[:2], y[:2], RULES).p is None
+    assert rank_correlation(x[:1], y[:1], RULES).value is None
+
+
+def test_bootstrapped_tau_is_scipys() -> None:
+    """The vectorised tau-b of the bootstrap, with ties, against SciPy's."""
+    draw = np.random.default_rng(3)
+    x, y = draw.integers(0, 4, (5, 7)).astype(float), draw.integers(0, 4, (5, 7)).astype(float)
+    expected = [stats.kendalltau(one, two).statistic for one, two in zip(x, y, strict=True)]
+    assert _tau(x, y) == pytest.approx(expected)
+
+
+def _library(runs: Path, tmp_path: Path, profile: str = "quick") -> Library:
+    collect(runs, tmp_path / "records", profile)
+    return Library(tuple(read_records(tmp_path / "records")))
+
+
+def _verdicts(library: Library) -> dict[str, str]:
+    rules, claims = read_claims()
+    return {
+        row["claim"]: row["verdict"] for row in claim_rows(evaluate(library, rules, claims), rules, library)
+    }
+
+
+def _set_accuracy(runs: Path, method: str, values: list[float]) -> None:
+    for seed, value in enumerate(values):
+        path = runs / f"retrain/cifar10/{method}-s{seed}-1bit-s0/metrics.json"
+        write_json(path, {**read_json(path), "accuracy": value})
+
+
+@pytest.mark.parametrize(
+    ("ours", "seeds", "verdict"),
+    [
+        ([0.90, 0.91, 0.905, 0.90, 0.91], 5, SUPPORTED),
+        ([0.10, 0.11, 0.105, 0.10, 0.11], 5, NOT_SUPPORTED),
+        ([0.90, 0.20, 0.55, 0.45, 0.50], 5, UNDECIDED),
+        ([0.90, 0.91], 2, UNDECIDED),
+    ],
+)
+def test_verdict_follows_the_runs(tmp_path: Path, ours: list[float], seeds: int, verdict: str) -> None:
+    """Clearly better, clearly worse, mixed, too few: four different runs, three verdicts."""
+    runs = write_campaign(tmp_path / "runs", seeds)
+    _set_accuracy(runs, "cp_nas", ours)
+    _set_accuracy(runs, "random", [0.50, 0.51, 0.49, 0.50, 0.505][:seeds])
+    found = _verdicts(_library(runs, tmp_path))
+    assert found["cp-nas-over-random"] == verdict
+    assert found["tangent-helps"] == NOT_RUN
+
+
+def test_no_pair_is_not_run(tmp_path: Path) -> None:
+    """Without the other method nothing is compared."""
+    write_search(tmp_path / "runs", "cp_nas", 0)
+    assert set(_verdicts(_library(tmp_path / "runs", tmp_path)).values()) == {NOT_RUN}
+
+
+def _sweep(tmp_path: Path, beta: float, cells: int = 5) -> None:
+    runs = tmp_path / f"runs-{beta}"
+    for seed in range(3):
+        found = genotype("cp_nas", seed)
+        common = {"network": f"cp_nas-s{seed}", "method": "cp_nas", "found": found}
+        write_run(
+            runs,
+            f"search/cp_nas-s{seed}",
+            task="cifar10",
+            seed=seed,
+            **common,
+            params={"space": {"cells": cells}, "method": {"cp_nas": {"beta_p": beta, "rounds": 1}}},
+            metrics={"val_accuracy": 0.4, "epochs": 35, "images_seen": 1, "seconds": 1.0},
+        )
+        write_run(
+            runs,
+            f"retrain/cifar10/cp_nas-s{seed}-1bit-s0",
+            task="cifar10",
+            **common,
+            metrics={
+                "accuracy": 0.6 - 0.05 * abs(beta - 2) + 0.004 * seed * (beta + 1),
+                "epochs": 3,
+                "images_seen": 1,
+                "seconds": 1.0,
+            },
+        )
+    collect(runs, tmp_path / "records", f"beta-{beta:g}")
+
+
+def test_variants_of_one_method_are_paired_across_campaigns(tmp_path: Path) -> None:
+    """A sweep of beta_P is a campaign a value; they are compared only if nothing else differs."""
+    for beta in (0.0, 2.0, 4.0):
+        _sweep(tmp_path, beta)
+    rules, claims = read_claims()
+    library = Library(tuple(read_records(tmp_path / "records")))
+    rows = [
+        r
+        for r in claim_rows(evaluate(library, rules, claims), rules, library)
+        if r["claim"] == "beta-rises-then-falls"
+    ]
+    assert [(row["n"], row["verdict"]) for row in rows] == [(3, SUPPORTED)] * 2
+    assert rows[0]["effect"] == pytest.approx(0.108, abs=1e-4) and rows[0]["profile"] == "beta-2 beta-0"
+    _sweep(tmp_path, 4.0, cells=8)
+    library = Library(tuple(read_records(tmp_path / "records")))
+    assert _verdicts(library)["beta-rises-then-falls"] == NOT_RUN
+
+
+def test_claims_name_settings_that_exist() -> None:
+    """Every setting a claim varies is a field of that method's settings, as far as the method is there."""
+    from search.run import MethodSettings
+
+    _, claims = read_claims()
+    arms = [arm for claim in claims for test in claim.comparisons for arm in (test.first, test.second) if arm]
+    known = MethodSettings.model_fields
+    checked = 0
+    for arm in arms:
+        for key in arm.where:
+            section, method, name = key.split(".")
+            assert (section, method) == ("method", arm.method)
+            if method in known:
+                assert name in known[method].annotation.model_fields  # type: ignore[union-attr]
+                checked += 1
+    assert checked >= 4

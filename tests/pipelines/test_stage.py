@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import stage
+from search.errors import InputError
+from search.files import atomic, write_csv, write_json
+
+
+def _run(main) -> int:
+    with pytest.raises(SystemExit) as end:
+        stage.run(main)
+    return int(end.value.code or 0)
+
+
+def test_success_is_0() -> None:
+    assert _run(lambda: None) == 0
+
+
+def test_bad_input_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise InputError("unknown key 'beta'\nfor real", where="params.yaml", allowed="beta_p", mend="rename it")
+
+    assert _run(main) == 2
+    assert capsys.readouterr().err == (
+        "error: params.yaml: unknown key 'beta' for real; allowed: beta_p; rename it\n"
+    )
+
+
+def test_a_full_disk_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/x")
+
+    assert _run(main) == 2
+    assert "runs/x: the disk is full" in capsys.readouterr().err
+
+
+def test_a_really_full_disk(capsys: pytest.CaptureFixture[str]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+
+    def main() -> None:
+        with open("/dev/full", "w") as stream:
+            stream.write("x")
+            stream.flush()
+
+    assert _run(main) == 2
+    assert "the disk is full" in capsys.readouterr().err
+
+
+def test_our_bugs_keep_their_traceback() -> None:
+    def main() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        stage.run(main)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_130_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    code = """
+import sys, time
+from pathlib import Path
+from pipelines import stage
+
+def main():
+    with stage.output_folder(Path(sys.argv[1]) / "result") as folder:
+        (folder / "metrics.json").write_text("{}")
+        print("writing", flush=True)
+        time.sleep(60)
+
+stage.run(main)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "writing\n"
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert error.startswith("error: interrupted") and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_folder_replaces_only_when_whole(tmp_path: Path) -> None:
+    target = tmp_path / "result"
+    with stage.output_folder(target) as folder:
+        write_json(folder / "a.json", 1)
+    with pytest.raises(RuntimeError), stage.output_folder(target) as folder:
+        write_json(folder / "b.json", 2)
+        raise RuntimeError
+    assert [path.name for path in target.iterdir()] == ["a.json"]
+    with stage.output_folder(target) as folder:
+        write_json(folder / "b.json", 2)
+    assert [path.name for path in target.iterdir()] == ["b.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+def test_atomic_keeps_the_old_file_on_error(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["x.txt"]
+
+
+def test_csv_floats_read_back_to_the_same_bits(tmp_path: Path) -> None:
+    from search.files import read_csv
+
+    value = 0.1 + 0.2
+    write_csv(tmp_path / "t.csv", [{"a": value, "b": None}, {"a": 1, "c": "x"}])
+    rows = read_csv(tmp_path / "t.csv")
+    assert float(rows[0]["a"]) == value
+    assert rows[0]["b"] == "" and rows[1]["c"] == "x"
