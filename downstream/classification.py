@@ -22,6 +22,7 @@ from search.binary import reconstruction_error, set_stage
 from search.errors import InputError
 from search.genotype import Genotype
 from search.losses import ClassMeanLoss, distillation, kernel_loss
+from search.network import Network
 from search.operations import OperationStyle
 from search.training import (
     Evaluation,
@@ -211,7 +212,7 @@ class Trainer:
     ) -> dict[str, Any]:
         """One epoch and its evaluation; gives the row of the history."""
         self.model.train()
-        if hasattr(self.model, "drop_path"):
+        if isinstance(self.model, Network):
             self.model.drop_path = self.settings.network.drop_path * overall / max(self.epochs, 1)
         updates_an_epoch = max(1, len(self.train_batches) // self.settings.accumulation)
         loss_sum = correct = seen = 0.0
@@ -264,9 +265,10 @@ class Trainer:
         with self.fabric.autocast():
             auxiliary = None
             if chosen.class_mean_weight > 0:
-                features = self.model.forward_features(x)
+                features = self.model.forward_features(x)  # type: ignore[operator]
                 last = features[max(features)]
-                output = self.model.classifier(F.adaptive_avg_pool2d(last, 1).flatten(1))
+                pooled = F.adaptive_avg_pool2d(last, 1).flatten(1)
+                output = self.model.classifier(pooled)  # type: ignore[operator]
             else:
                 output = self.model(x)
             if isinstance(output, tuple):

@@ -54,7 +54,14 @@ def build(
     if precision not in ("1bit", "real"):
         raise InputError(f"{precision!r} is no precision", allowed="1bit, real")
     if isinstance(network, str) and network in handmade.NAMES:
-        return handmade.build(network, precision=precision, classes=classes, stem=stem, channels=channels, last_stride=last_stride)
+        return handmade.build(
+            network,
+            precision=precision,
+            classes=classes,
+            stem=stem,
+            channels=channels,
+            last_stride=last_stride,
+        )
     genotype = network if isinstance(network, Genotype) else _published(network)
     if channels is None or cells is None:
         raise InputError(

@@ -77,7 +77,11 @@ def softmax_hessian_product(logits: Tensor, vector: Tensor) -> Tensor:
 
 
 def hessian_product(gradient: Tensor, alpha: Tensor, vector: Tensor) -> Tensor:
-    """H v by double backward; ``gradient`` is that of the objective in alpha and carries its graph."""
+    """H v by double backward; ``gradient`` is that of the objective in alpha and carries its graph.
+
+    A 1-bit operation's second derivative is that of its gradient estimator: -2 sign(x) inside [-1, 1] for
+    ``bireal``, 0 for ``ste`` and ``identity``.
+    """
     if not gradient.requires_grad:
         return torch.zeros_like(alpha)
     (product,) = torch.autograd.grad(gradient, alpha, vector, materialize_grads=True, allow_unused=True)

@@ -22,7 +22,6 @@ from search.errors import InputError
 from search.files import atomic, sha256_file, sha256_json
 from search.settings import Settings
 
-
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
 
 

@@ -15,7 +15,6 @@ Line by line, with the place where each is written down:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from statistics import fmean
 from typing import Any, ClassVar, Literal
 
@@ -183,11 +182,11 @@ class DcpNas(Strategy):
         with batch_statistics(self.parent.network):
             logits = self.parent.predict(x)
         self.context.budget.images_evaluated += len(x) * self.context.fabric.world_size
-        return torch.softmax(logits.float(), dim=-1)
+        return torch.softmax(logits, dim=-1)
 
     def _child_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """-G + mu L_R in the Child's weights (4.32), and -G; D is a function of alphahat only [derived]."""
-        divergence = -child_objective(self.child.predict(batch[0]).float(), self._targets(batch[0]))
+        divergence = -child_objective(self.child.predict(batch[0]), self._targets(batch[0]))
         loss = divergence
         if self.settings.reconstruction_weight > 0:
             loss = loss + self.settings.reconstruction_weight * self.reconstruction()
@@ -207,7 +206,7 @@ class DcpNas(Strategy):
         settings = self.settings
         with straight_through_tangents(self.child.network):
             found = child_gradient(
-                self._outputs(x),
+                lambda alpha: self.child.predict(x, alpha),
                 lambda logits: child_objective(logits, targets),
                 self.child.architecture.alpha,
                 self.tangent if settings.tangent else None,
@@ -219,13 +218,6 @@ class DcpNas(Strategy):
         if found.distance is not None and found.cosine is not None:
             self._measured.append((found.distance, found.cosine))
         self._update("child", found.gradient)
-
-    def _outputs(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        def outputs(alpha: Tensor) -> Tensor:
-            with self.context.fabric.autocast():
-                return self.child.network(x, self.child.architecture.mixture(alpha)).float()
-
-        return outputs
 
     # ---- both
 

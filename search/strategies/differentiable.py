@@ -188,10 +188,11 @@ class Learner:
         self.weight_optimiser = context.optimiser(self.network.parameters())
         self.alpha_optimiser = settings.optimiser(self.architecture.parameters())
 
-    def predict(self, x: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to the logits of the present mixture."""
+    def predict(self, x: Tensor, alpha: Tensor | None = None) -> Tensor:
+        """Images (B, 3, H, W) to logits of the mixture, of another alpha where one is given; float32 at least."""
         with self.context.fabric.autocast():
-            return self.network(x, self.architecture.mixture())
+            logits = self.network(x, self.architecture.mixture(alpha))
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def train_epoch(
         self,

@@ -50,7 +50,9 @@ def smooth(seed: int = 0) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
 def linear(seed: int = 0) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
     """Logits that are linear in alpha."""
     _, alpha, vector = smooth(seed)
-    matrix = torch.randn(15, SAMPLES * CLASSES, dtype=torch.float64, generator=torch.Generator().manual_seed(seed + 9))
+    matrix = torch.randn(
+        15, SAMPLES * CLASSES, dtype=torch.float64, generator=torch.Generator().manual_seed(seed + 9)
+    )
     return lambda a: (a.flatten() @ matrix).view(SAMPLES, CLASSES), alpha, vector
 
 
@@ -88,7 +90,10 @@ def test_ggn_is_the_explicit_product() -> None:
 def test_ggn_reuses_given_logits() -> None:
     outputs, alpha, vector = smooth()
     torch.testing.assert_close(
-        ggn_product(outputs, alpha, vector, outputs(alpha)), ggn_product(outputs, alpha, vector), rtol=0, atol=0
+        ggn_product(outputs, alpha, vector, outputs(alpha)),
+        ggn_product(outputs, alpha, vector),
+        rtol=0,
+        atol=0,
     )
 
 
@@ -108,7 +113,9 @@ def test_ggn_is_the_exact_hessian_where_outputs_are_linear(target: str) -> None:
     labels = torch.arange(SAMPLES) % CLASSES
 
     def loss(a: Tensor) -> Tensor:
-        return -(child_objective(outputs(a), targets()) if target == "kl" else parent_objective(outputs(a), labels))
+        return -(
+            child_objective(outputs(a), targets()) if target == "kl" else parent_objective(outputs(a), labels)
+        )
 
     (gradient,) = torch.autograd.grad(loss(alpha), alpha, create_graph=True)
     exact = hessian_product(gradient, alpha, vector)
@@ -190,7 +197,9 @@ def test_approximations_have_the_sign_of_a_maximised_objective() -> None:
 # ---- 1-bit networks
 
 
-def tiny_supernet(form: str = "paper", estimator: str = "bireal", binary: bool = True) -> tuple[Supernet, Tensor]:
+def tiny_supernet(
+    form: str = "paper", estimator: str = "bireal", binary: bool = True
+) -> tuple[Supernet, Tensor]:
     torch.manual_seed(0)
     style = OperationStyle(form=form, binary=binary, estimator=estimator)  # type: ignore[arg-type]
     network = Supernet(NetworkConfig(4, 3, CLASSES, "cifar", style)).double()
@@ -199,7 +208,12 @@ def tiny_supernet(form: str = "paper", estimator: str = "bireal", binary: bool =
 
 @pytest.mark.parametrize(
     ("form", "estimator", "binary"),
-    [("paper", "bireal", True), ("paper", "ste", True), ("released", "bireal", True), ("paper", "ste", False)],
+    [
+        ("paper", "bireal", True),
+        ("paper", "ste", True),
+        ("released", "bireal", True),
+        ("paper", "ste", False),
+    ],
 )
 def test_forward_mode_takes_the_straight_through_derivative_of_reverse_mode(
     form: str, estimator: str, binary: bool
@@ -256,7 +270,9 @@ def test_products_leave_the_running_statistics_alone() -> None:
     before = {name: value.clone() for name, value in network.named_buffers()}
     architecture = ArchitectureParameters(0, 0.5).double()
     with straight_through_tangents(network), batch_statistics(network):
-        ggn_product(lambda a: network(x, architecture.mixture(a)), architecture.alpha, torch.ones(2, 14, 8).double())
+        ggn_product(
+            lambda a: network(x, architecture.mixture(a)), architecture.alpha, torch.ones(2, 14, 8).double()
+        )
     assert network.training
     assert all(torch.equal(value, before[name]) for name, value in network.named_buffers())
 

@@ -156,7 +156,9 @@ def test_finite_difference_second_order_approaches_the_exact_one() -> None:
 
 def test_virtual_step_is_the_step_of_the_optimiser() -> None:
     """With momentum and weight decay, what order 2 looks ahead to is where SGD goes."""
-    sgd = tiny.settings().space.optimiser.model_copy(update={"name": "sgd", "weight_decay": 0.01, "clip": 0.0})
+    sgd = tiny.settings().space.optimiser.model_copy(
+        update={"name": "sgd", "weight_decay": 0.01, "clip": 0.0}
+    )
     strategy = darts(settings={"order": 2}, optimiser=sgd, **REAL)
     train, _ = in_double(strategy)
     network, optimiser = strategy.learner.network, strategy.learner.weight_optimiser

@@ -63,7 +63,9 @@ def test_defaults_are_those_of_the_method() -> None:
 
 def test_history_has_the_turns_of_parent_and_child(searched: Any) -> None:
     rows, result, _, _ = searched
-    assert [(row["round"], row["phase"]) for row in rows] == [(r, p) for r in (0, 1) for p in ("parent", "child")]
+    assert [(row["round"], row["phase"]) for row in rows] == [
+        (r, p) for r in (0, 1) for p in ("parent", "child")
+    ]
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
     # 16 train and 16 validation images an epoch; 16 more for the Parent's tangent at the end of its turn.
     assert [row["images_seen"] for row in rows] == [48, 80, 128, 160]
@@ -73,7 +75,9 @@ def test_history_has_the_turns_of_parent_and_child(searched: Any) -> None:
             assert (row[key] is not None) == is_child
         for key in ("loss_parent", "accuracy_parent"):
             assert (row[key] is None) == is_child
-    assert all(-1 <= row["tangent_cosine"] <= 1 and row["distance"] > 0 for row in rows if row["phase"] == "child")
+    assert all(
+        -1 <= row["tangent_cosine"] <= 1 and row["distance"] > 0 for row in rows if row["phase"] == "child"
+    )
     assert result.validation_accuracy == rows[-1]["accuracy_child"]
     assert len(result.tables["alphas.csv"]) == 224
 
@@ -98,18 +102,15 @@ def test_resumes_bit_for_bit(searched: Any) -> None:
 
 
 def test_state_has_the_tangent_in_the_middle_of_a_turn() -> None:
-    """Resumed between two Child epochs and between two Parent epochs of a path tangent: the same rest."""
-    settings = {"rounds": 1, "parent_epochs": 2, "child_epochs": 2, "tangent_point": "path"}
+    """Resumed between two Parent epochs, where the path's sum is open, and before the Child's: the same rest."""
+    settings = {"rounds": 1, "parent_epochs": 2, "tangent_point": "path"}
     strategy = dcp_nas(settings=settings)
-    rows, states = [], []
-    for index in range(4):
-        states.append((through_a_file(strategy), vars(strategy.context.budget).copy()))
-        rows += strategy.step(index)
-    for index in (1, 3):
+    strategy.step(0)
+    for index in (1, 2):
         resumed = dcp_nas(settings=settings)
-        resumed.load_state_dict(states[index][0])
-        vars(resumed.context.budget).update(states[index][1])
-        assert resumed.step(index) == rows[index : index + 1]
+        resumed.load_state_dict(through_a_file(strategy))
+        vars(resumed.context.budget).update(vars(strategy.context.budget))
+        assert resumed.step(index) == strategy.step(index)
 
 
 def test_alphas_are_inherited_both_ways() -> None:
@@ -196,7 +197,7 @@ def test_lambda_and_mu_0_give_the_objective_of_cp_nas() -> None:
     torch.testing.assert_close(child_step(strategy), expected, rtol=1e-4, atol=1e-7)
     loss, reported = strategy._child_loss(train)
     assert torch.equal(loss, reported)
-    assert float(loss) > 0
+    assert float(loss.detach()) > 0
 
 
 def test_tangent_changes_the_step_and_switched_off_it_does_not() -> None:
@@ -213,19 +214,20 @@ def test_tangent_changes_the_step_and_switched_off_it_does_not() -> None:
     assert (steps["on"] - steps["off"]).norm() > 1e-3 * steps["off"].norm()
 
 
-@pytest.mark.parametrize("estimator", ["bireal", "ste"])
-def test_child_gradient_of_the_network_with_the_hessian_formed_by_double_backward(estimator: str) -> None:
+def test_child_gradient_of_the_network_with_the_hessian_formed_by_double_backward() -> None:
     """(4.33) on a real Child in float64 with batch norm in training mode: ``exact`` against its definition."""
-    strategy = dcp_nas(settings={"curvature": "exact", "decoupled": False, "tangent_weight": 0.7}, estimator=estimator)
+    strategy = dcp_nas(settings={"curvature": "exact", "decoupled": False, "tangent_weight": 0.7})
     for learner in strategy.learners.values():
         learner.network.double()
         learner.architecture.double()
-    strategy.tangent = 0.01 * torch.randn(2, 14, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    strategy.tangent = 0.01 * torch.randn(
+        2, 14, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2)
+    )
     _, (x, y) = batches(strategy)
     x = x.double()
     child, alpha = strategy.child, strategy.child.architecture.alpha
     with batch_statistics(child.network), straight_through_tangents(child.network):
-        p = strategy._targets(x).double()
+        p = strategy._targets(x)
         logits = child.network(x, child.architecture.mixture(alpha))
         (g,) = torch.autograd.grad(child_objective(logits, p), alpha, create_graph=True)
         loss = 0.7 * (g - strategy.tangent).square().sum()
@@ -233,8 +235,7 @@ def test_child_gradient_of_the_network_with_the_hessian_formed_by_double_backwar
         expected = (curved - g).detach()
         before = alpha.detach().clone()
         strategy._child_alpha_step((x, y), (x, y))
-    # The strategy computes logits in float32 as under autocast, hence the tolerance.
-    torch.testing.assert_close(before - alpha.detach(), expected, rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(before - alpha.detach(), expected, rtol=1e-8, atol=1e-12)
 
 
 def test_decoupling_leads_back_the_heavy_operations_only() -> None:
@@ -312,13 +313,15 @@ def test_reconstruction_enters_the_weights_of_the_child() -> None:
     for parameter, first, second in zip(parameters, with_error, without, strict=True):
         conv = convs.get(id(parameter))
         w = parameter.detach()
-        added = 0.4 * (w - conv.weight_quantiser.beta(w) * sign(w)) if conv is not None else torch.zeros_like(w)
+        added = (
+            0.4 * (w - conv.weight_quantiser.beta(w) * sign(w)) if conv is not None else torch.zeros_like(w)
+        )
         torch.testing.assert_close(first - second, added, rtol=1e-3, atol=1e-4)
 
 
 def test_mean_of_the_reconstruction_error_is_over_the_1_bit_convolutions() -> None:
     strategy = dcp_nas()
-    total = float(strategy.reconstruction())
+    total = strategy.reconstruction().item()
     strategy.settings = strategy.settings.model_copy(update={"reconstruction_reduction": "mean"})
     count = sum(1 for _ in quant_convs(strategy.child.network))
-    assert float(strategy.reconstruction()) == pytest.approx(total / count, rel=1e-5)
+    assert strategy.reconstruction().item() == pytest.approx(total / count, rel=1e-5)

@@ -176,7 +176,12 @@ def test_operations_without_weights_count_as_the_convolution_they_equal() -> Non
     """Per channel: the identity has one 1, a 3x3 pool nine times 1/9 squared; ``none`` has nothing."""
     norms = operation_norms(supernet(binary=True))[0, 13]
     channels = 4
-    expected = {"none": 0.0, "max_pool_3x3": channels / 9, "avg_pool_3x3": channels / 9, "skip_connect": channels}
+    expected = {
+        "none": 0.0,
+        "max_pool_3x3": channels / 9,
+        "avg_pool_3x3": channels / 9,
+        "skip_connect": channels,
+    }
     for name, value in expected.items():
         assert float(norms[OPERATIONS.index(name)]) == pytest.approx(value)
 
@@ -185,5 +190,7 @@ def test_a_reduction_cells_skip_has_weights() -> None:
     """At stride 2 ``skip_connect`` is a factorised reduction: its two convolutions count."""
     norms = operation_norms(supernet(binary=True))[1]
     k = OPERATIONS.index("skip_connect")
-    assert float(norms[13, k]) == pytest.approx((8 + 16) / 2)  # stride 1: the channels of the two reduction cells
+    assert float(norms[13, k]) == pytest.approx(
+        (8 + 16) / 2
+    )  # stride 1: the channels of the two reduction cells
     assert float(norms[0, k]) != pytest.approx((8 + 16) / 2)

@@ -74,7 +74,7 @@ def test_classifier_sees_the_embedding() -> None:
 def test_reductions_stand_at_the_thirds_of_the_depth() -> None:
     assert [index for index, plan in enumerate(plan_cells(36, 20, "cifar")) if plan.reduction] == [6, 13]
     assert [plan.channels for plan in plan_cells(4, 6, "imagenet")] == [4, 4, 8, 8, 16, 16]
-    assert plan_cells(4, 6, "imagenet")[0].halved_before, (
+    assert plan_cells(4, 6, "imagenet")[0].stride_before == 2, (
         "the first ImageNet cell starts with a factorised reduction"
     )
     assert plan_cells(4, 6, "cifar", last_stride=1)[4].stride == 1

@@ -160,7 +160,9 @@ def test_parent_objective_is_minus_the_cross_entropy() -> None:
     assert parent_objective(logits, torch.tensor([1])) == pytest.approx(-0.6931471805599453)
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("f_norm", 4 + 9), ("l1", 2 + 3), ("cosine", 1 - 3 / 34**0.5)])
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("f_norm", 4 + 9), ("l1", 2 + 3), ("cosine", 1 - 3 / 34**0.5)]
+)
 def test_distances_by_hand(kind: str, expected: float) -> None:
     """g = (1, 1), t = (-1, 4): g - t = (2, -3), g . t = 3, |g|^2 |t|^2 = 2 * 17."""
     g, t = torch.tensor([[1.0, 1.0]]), torch.tensor([[-1.0, 4.0]])
