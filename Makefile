@@ -28,6 +28,7 @@ reproduce: env ## run the whole pipeline and write results/ (a second run comput
 	@if [ -n "$(PROFILE)" ]; then python -m pipelines.profile use $(PROFILE); \
 	elif [ ! -e params.yaml ]; then python -m pipelines.profile use quick; fi
 	dvc repro
+	python -m pipelines.readme
 
 test: env ## run the tests (WORKERS=2 processes)
 	OMP_NUM_THREADS=1 python -m pytest -n $(WORKERS) --dist loadfile

@@ -83,6 +83,7 @@ def main() -> None:
 
 def run_stage(network: str, precision: str, seed: int) -> Path:
     """One run of the stage; returns its folder."""
+    from downstream.detection import operators
     from downstream.detection.data import read_manifest
     from downstream.detection.pictures import save_pictures
     from downstream.detection.train import save_detector, train_and_evaluate
@@ -134,6 +135,7 @@ def run_stage(network: str, precision: str, seed: int) -> Path:
                     **outcome.counts,
                 },
                 "paper_scale": params.paper_scale,
+                "operators": operators.source(),
                 "architecture_hash": model.backbone.network.architecture_hash,
                 "genotype_hash": entry.genotype_hash,
             },

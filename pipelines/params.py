@@ -99,7 +99,8 @@ class Params(Settings):
             if method not in METHODS:
                 hint = nearest(method, METHODS)
                 raise ValueError(
-                    f"search.methods names {method!r}" + (f", did you mean {hint!r}?" if hint else "")
+                    f"search.methods names {method!r}"
+                    + (f", did you mean {hint!r}?" if hint else "")
                     + f"; allowed: {', '.join(METHODS)}"
                 )
         known = {f"{method}-s{seed}" for method in self.search.methods for seed in self.search.seeds}

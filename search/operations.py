@@ -33,6 +33,8 @@ class OperationStyle:
         form: ``paper``, ``released`` or ``darts``.
         binary: Child (1-bit) if true, else its real-valued Parent. ``darts`` is always real.
         affine: Whether batch norms have weights (supernets do not, as in DARTS).
+        running_statistics: Whether batch norms evaluate with running statistics; those of a supernet mix the
+            architectures that came before, so that it may use each batch's own instead.
         pool_norm: Batch norm after a pool; the release has it, DARTS has it in its supernet only.
         estimator: Gradient estimator of the activations; see :func:`search.binary.estimate`.
         scale: Weight scale; ``None`` is the form's own (``mean_abs``; ``learned`` in ``released``).
@@ -43,6 +45,7 @@ class OperationStyle:
     form: Form = "paper"
     binary: bool = True
     affine: bool = True
+    running_statistics: bool = True
     pool_norm: bool = True
     estimator: Estimator = "bireal"
     scale: Scale | None = None
@@ -108,7 +111,9 @@ class OperationStyle:
 
     def norm(self, channels: int, eps: float = 1e-5) -> nn.BatchNorm2d:
         """Batch norm over ``channels``."""
-        return nn.BatchNorm2d(channels, eps=eps, affine=self.affine)
+        return nn.BatchNorm2d(
+            channels, eps=eps, affine=self.affine, track_running_stats=self.running_statistics
+        )
 
 
 def _initialised(quantiser: SignWeight) -> SignWeight:

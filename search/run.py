@@ -17,6 +17,9 @@ from search.settings import Settings
 from search.strategies.base import Budget, Context, SearchResult, SearchSpaceSettings, Strategy
 from search.strategies.bnas import Bnas, BnasSettings
 from search.strategies.cp_nas import CpNas, CpNasSettings
+from search.strategies.darts import Darts, DartsSettings
+from search.strategies.dcp_nas import DcpNas, DcpNasSettings
+from search.strategies.pc_darts import PcDarts, PcDartsSettings
 from search.strategies.random import RandomSearch, RandomSettings
 from search.training import Progress, Resume, peak_memory_mib, rng_state, seed_all, set_rng_state
 
@@ -27,12 +30,18 @@ class MethodSettings(Settings):
     random: RandomSettings
     cp_nas: CpNasSettings
     bnas: BnasSettings
+    darts: DartsSettings
+    pc_darts: PcDartsSettings
+    dcp_nas: DcpNasSettings
 
 
 METHODS: dict[str, Callable[[Context, Any], Strategy]] = {
     "random": RandomSearch,
     "cp_nas": CpNas,
     "bnas": Bnas,
+    "darts": Darts,
+    "pc_darts": PcDarts,
+    "dcp_nas": DcpNas,
 }
 """Search methods by name; a new method is a class here, its settings in :class:`MethodSettings`, and nothing else."""
 

@@ -139,12 +139,16 @@ class Supernet(nn.Module):
         config: Size, stem, form and precision; batch norms in the cells have no weights unless
             ``config.style.affine`` is set by ``affine``.
         affine: Whether the cells' batch norms have weights (DARTS: no).
+        running_statistics: Whether they evaluate with running statistics. A sampled supernet's mix all the
+            architectures drawn before, so the default [choice] is each batch's own statistics.
         partial: PC-DARTS's K: operations see 1 / K of the channels.
     """
 
-    def __init__(self, config: NetworkConfig, affine: bool = False, partial: int = 1) -> None:
+    def __init__(
+        self, config: NetworkConfig, affine: bool = False, partial: int = 1, running_statistics: bool = False
+    ) -> None:
         super().__init__()
-        style = replace(config.style, affine=affine)
+        style = replace(config.style, affine=affine, running_statistics=running_statistics)
         plans = plan_cells(config.channels, config.cells, config.stem, config.last_stride)
         self.config = config
         self.plans = plans

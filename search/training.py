@@ -30,12 +30,12 @@ class ComputeSettings(Settings):
 
     Attributes:
         device: ``auto``, ``cpu`` or ``cuda``.
-        precision: Fabric's precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
+        precision: Fabric's precision: ``32-true`` or ``bf16-mixed``.
         threads: Threads of one process on the CPU; part of bit-for-bit reproducibility.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     threads: int = 2
 
 

@@ -17,7 +17,13 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-INPUTS = ("pyproject.toml", "constraints.txt", "tools/setup_env.py", "tools/repair_torchvision.py")
+INPUTS = (
+    "pyproject.toml",
+    "constraints.txt",
+    "tools/setup_env.py",
+    "tools/repair_torchvision.py",
+    "downstream/detection/operators.py",
+)
 EXTRAS = "detection,reid,pipeline,dev"
 STAMP = ".cp-nas-bench-ready"
 OLDEST = (3, 11)
@@ -125,6 +131,9 @@ def main() -> None:
     try:
         install(python, arguments.installer)
         subprocess.run([str(python), str(ROOT / "tools" / "repair_torchvision.py")], check=True)
+        # mmdet's own programs import mmcv's operators before they read any of our files
+        operators = [str(python), "-m", "downstream.detection.operators", "--persist"]
+        subprocess.run(operators, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
         subprocess.run([str(python), "-m", "pip", "check"], check=True, stdout=subprocess.DEVNULL)
     except subprocess.CalledProcessError as error:
         raise SystemExit(

@@ -13,7 +13,6 @@ import argparse
 import importlib.machinery
 import importlib.metadata
 import importlib.util
-import logging
 import sys
 import types
 from collections.abc import Callable
@@ -169,7 +168,7 @@ def source() -> str:
 
 
 def install() -> str:
-    """Make ``mmcv.ops`` importable and return :func:`source`; the first call in a process logs it."""
+    """Make ``mmcv.ops`` importable and return :func:`source`; the first call says it on stderr."""
     if EXTENSION not in sys.modules:
         if not compiled():
             import mmcv
@@ -178,7 +177,7 @@ def install() -> str:
             module.__spec__ = importlib.machinery.ModuleSpec(EXTENSION, None)
             vars(module).update(KERNELS, __getattr__=missing_operator)
             sys.modules[EXTENSION] = mmcv._ext = module
-        logging.getLogger("downstream.detection").info("NMS, RoIAlign, focal loss: %s", source())
+        print(f"NMS, RoIAlign, focal loss: {source()}", file=sys.stderr)
     return source()
 
 

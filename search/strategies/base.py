@@ -23,7 +23,7 @@ from search.genotype import Genotype
 from search.network import NetworkConfig, Stem
 from search.operations import Form, OperationStyle
 from search.settings import Settings
-from search.training import Evaluation, ModuleType, average_gradients, evaluate, place
+from search.training import Evaluation, ModuleType, average_gradients, evaluate, place, reduce_sum
 
 
 class OptimiserSettings(Settings):
@@ -177,7 +177,8 @@ class Context:
             total, count = total + loss.item() * len(y), count + len(y)
             self.budget.images_seen += len(y) * self.fabric.world_size
         self.budget.epochs += 1
-        return total / max(count, 1)
+        sums = reduce_sum(self.fabric, torch.tensor([total, count], dtype=torch.float64))
+        return float(sums[0] / sums[1])
 
     def evaluate(self, model: nn.Module, predict: Callable[[Tensor], Tensor]) -> Evaluation:
         """Accuracy on the validation half, ``model`` in evaluation mode."""

@@ -24,7 +24,7 @@ from search.genotype import EDGES, INPUTS, NODES, OPERATIONS, Genotype, derive_f
 from search.settings import Settings
 from search.strategies.base import Context, SearchResult, Strategy
 from search.supernet import Mixture, Supernet
-from search.training import average_gradients
+from search.training import average_gradients, reduce_sum
 
 KINDS = ("normal", "reduce")
 """The two tables of alpha, in the order of its first dimension."""
@@ -210,7 +210,7 @@ class Learner:
             alpha_step: Given a train and a validation batch, changes the alphas; None leaves them.
 
         Returns:
-            The mean reported loss.
+            The mean reported loss, over all processes.
         """
         space, fabric, budget = self.context.space, self.context.fabric, self.context.budget
         weights = list(self.network.parameters())
@@ -234,6 +234,7 @@ class Learner:
             total, count = total + reported.item() * len(train[1]), count + len(train[1])
             budget.images_seen += len(train[1]) * fabric.world_size
         budget.epochs += 1
+        total, count = reduce_sum(fabric, torch.tensor([total, count], dtype=torch.float64)).tolist()
         return total / max(count, 1)
 
     def alpha_update(self, gradients: Iterable[Tensor]) -> None:

@@ -114,4 +114,8 @@ def test_last_stride_one_changes_no_weight(name: str, form: str) -> None:
     wide = build(name, form=form, channels=4, cells=5, stem="imagenet", last_stride=1)  # type: ignore[arg-type]
     wide.load_state_dict(narrow.state_dict())
     maps = wide.forward_features(torch.randn(2, 3, 65, 64))
-    assert {stride: tuple(map_.shape[2:]) for stride, map_ in maps.items()} == {4: (17, 16), 8: (9, 8), 16: (5, 4)}
+    assert {stride: tuple(map_.shape[2:]) for stride, map_ in maps.items()} == {
+        4: (17, 16),
+        8: (9, 8),
+        16: (5, 4),
+    }

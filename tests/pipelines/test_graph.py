@@ -40,6 +40,7 @@ ENTRY = {
 }
 DATA_FILES = {
     "adopt": ["search/published"],
+    "detect": ["downstream/detection/configs"],
     "tables": [
         "pipelines/checklist.yaml",
         "pipelines/claims.yaml",

@@ -90,4 +90,9 @@ def test_random_search_sees_as_many_images_as_cp_nas(name: str) -> None:
 
 def test_folders_are_those_of_the_graph() -> None:
     found = {str(path) for path in params.check(QUICK, "params.yaml").folders()}
-    assert {"search/cp_nas-s0", "networks/cp_nas-s0", "networks/bi-real-18", "detect/cp_nas-s0-real-s0"} <= found
+    assert {
+        "search/cp_nas-s0",
+        "networks/cp_nas-s0",
+        "networks/bi-real-18",
+        "detect/cp_nas-s0-real-s0",
+    } <= found

