@@ -25,7 +25,9 @@ def run(main: Callable[[], None]) -> NoReturn:
     Exit codes: 0 success; 2 bad input or a full disk, with one line on stderr; 130 interrupted by Ctrl-C or
     SIGTERM. Anything else is a bug of ours and keeps its traceback.
     """
-    signal.signal(signal.SIGTERM, _as_interrupt(os.getpid()))
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    # worker processes that a library forks are stopped by SIGTERM: for them it must keep its meaning
+    os.register_at_fork(after_in_child=_forget)
     try:
         main()
     except InputError as error:
@@ -39,16 +41,12 @@ def run(main: Callable[[], None]) -> NoReturn:
     sys.exit(0)
 
 
-def _as_interrupt(program: int) -> Callable[[int, object], None]:
-    """A handler that ends the program like Ctrl-C, and a worker process forked from it at once, as usual."""
+def _as_interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
 
-    def handle(number: int, _frame: object) -> None:
-        if os.getpid() == program:
-            raise KeyboardInterrupt
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
 
-    return handle
+def _forget() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -103,7 +103,7 @@ def evaluate(runner: Any) -> dict[str, float]:
 
     CocoMetric gives nothing when there was no detection at all: that is 0.
     """
-    with quiet():
+    with quiet(), threads_for_processes():
         values = runner.test()
     return {key: float(values.get(name, 0.0)) for key, name in {**COCO_KEYS, **VOC_KEYS}.items()}
 
@@ -117,6 +117,21 @@ def make_runner(config: Any, name: str, *, resume: bool = False) -> Any:
     own.experiment_name = f"{Path(own.work_dir).name}-{name}-{time.monotonic_ns()}"
     own.visualizer = {**own.visualizer, "name": own.experiment_name}
     return Runner.from_cfg(own)
+
+
+@contextlib.contextmanager
+def threads_for_processes() -> Iterator[None]:
+    """Let VOCMetric match boxes in threads: it forks worker processes, and a fork of torch's threads can hang."""
+    from multiprocessing.pool import ThreadPool
+
+    from mmdet.evaluation.functional import mean_ap
+
+    forking = mean_ap.Pool
+    mean_ap.Pool = ThreadPool
+    try:
+        yield
+    finally:
+        mean_ap.Pool = forking
 
 
 @contextlib.contextmanager
