@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 
 from pipelines.collect import collect
@@ -183,3 +184,11 @@ def test_claims_name_settings_that_exist() -> None:
                 assert name in known[method].annotation.model_fields  # type: ignore[union-attr]
                 checked += 1
     assert checked >= 4
+
+
+def test_every_file_that_the_checklists_name_exists() -> None:
+    root = Path(__file__).parents[2]
+    checklists = yaml.safe_load((root / "pipelines" / "checklist.yaml").read_text(encoding="utf-8"))["checklists"]
+    named = [name for entry in checklists for point in entry["points"] for name in point.get("files", [])]
+    assert named
+    assert [name for name in named if not (root / name).exists()] == []
