@@ -16,7 +16,7 @@ import yaml
 from pipelines import stage
 from pipelines.results.render import markdown_table
 from search.errors import InputError
-from search.files import read_csv, write_text
+from search.files import read_csv, read_json, write_text
 
 README = Path("README.md")
 RESULTS = Path("results")
@@ -38,7 +38,17 @@ def results_block(results: Path) -> str:
             if row["profile"] == PROFILE and row["level"].startswith("reproduced"):
                 rows.append(_result(row, metric, head))
     heads = ("data", "network", "W/A", "metric", "value", "n", "OPs M (strict)", "Mbit", "untrained")
-    return markdown_table(heads, rows, [False] * 4 + [True] * 5)
+    return "\n\n".join([markdown_table(heads, rows, [False] * 4 + [True] * 5), *_pixel_floor(results)])
+
+
+def _pixel_floor(results: Path) -> list[str]:
+    """What raw pixels reach in re-identification without any network: the floor that a stand-in must be read with."""
+    floors = {
+        f"{read_json(path.with_name('run.json'))['dataset']['name']}: mAP {100 * metrics['pixels_map']:.1f} %"
+        for path in sorted((results / "records" / PROFILE / "reid").glob("*/metrics.json"))
+        if "pixels_map" in (metrics := read_json(path))
+    }
+    return [f"Raw pixels, compared without any network, reach on {floor}." for floor in sorted(floors)]
 
 
 def _result(row: dict[str, str], metric: str, head: str) -> list[str]:

@@ -188,7 +188,9 @@ def test_claims_name_settings_that_exist() -> None:
 
 def test_every_file_that_the_checklists_name_exists() -> None:
     root = Path(__file__).parents[2]
-    checklists = yaml.safe_load((root / "pipelines" / "checklist.yaml").read_text(encoding="utf-8"))["checklists"]
+    checklists = yaml.safe_load((root / "pipelines" / "checklist.yaml").read_text(encoding="utf-8"))[
+        "checklists"
+    ]
     named = [name for entry in checklists for point in entry["points"] for name in point.get("files", [])]
     assert named
     assert [name for name in named if not (root / name).exists()] == []
