@@ -26,6 +26,7 @@ PACKAGES = (
     "torchreid",
     "dvc",
 )
+NOT_CODE = (":!results", ":!dvc.lock", ":!params.yaml")
 
 
 def provenance(
@@ -62,15 +63,22 @@ def provenance(
     }
 
 
-def commit() -> dict[str, Any]:
-    """The commit of the suite's checkout, and whether its files differ from it (results/ does not count)."""
-    root = Path(__file__).parent.parent
+def commit(root: Path = Path(__file__).parent.parent) -> dict[str, Any]:
+    """The commit of a checkout, and whether the files that a run depends on differ from it.
+
+    What a run itself writes (``results/``, ``dvc.lock``) does not count, and neither does ``params.yaml``:
+    choosing a profile rewrites it, and every record holds the values it ran with in its own ``params.json``.
+
+    Args:
+        root: Folder of the checkout (this suite's by default).
+
+    Returns:
+        ``commit`` (40 hex digits) and ``dirty``, both None outside a git checkout.
+    """
     revision = _git(root, "rev-parse", "HEAD")
     if revision is None:
         return {"commit": None, "dirty": None}
-    changed = _git(
-        root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!dvc.lock"
-    )
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *NOT_CODE)
     return {"commit": revision, "dirty": bool(changed)}
 
 
