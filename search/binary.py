@@ -6,18 +6,19 @@ a class. ``sign(0) = +1`` everywhere, so that a 1-bit tensor has exactly two val
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from search.depthwise import depthwise_conv2d
 from search.errors import InputError
 
 Estimator = Literal["ste", "bireal", "identity"]
 Scale = Literal["mean_abs", "learned", "none"]
-Pair = int | tuple[int, int]
+Pair = tuple[int, int]
 
 
 def sign(x: Tensor) -> Tensor:
@@ -45,8 +46,12 @@ def estimate(gradient: Tensor, x: Tensor, estimator: Estimator) -> Tensor:
         # The open interval of hardtanh's one-kernel derivative, widened by one ulp, is the closed [-1, 1].
         bound = 1 + torch.finfo(x.dtype).eps
         return torch.ops.aten.hardtanh_backward(gradient, x, -bound, bound)
-    # max(2 - 2|x|, 0), then the product: two temporaries, the last steps in place.
-    return torch.rsub(torch.abs(x), 2, alpha=2).clamp_(min=0).mul_(gradient)
+    # r = max(-|x|, -1), then 2 g (r + 1) in one kernel: elu's derivative, given elu's result r <= 0.
+    if torch.is_grad_enabled():  # second derivatives are wanted, which forbid to write to a given place
+        result = torch.abs(x).neg_().clamp(min=-1.0)
+        return torch.ops.aten.elu_backward(gradient, 1.0, 1.0, 2.0, True, result)
+    result = torch.copysign(x, -1.0).clamp_(min=-1.0)
+    return torch.ops.aten.elu_backward.grad_input(gradient, 1.0, 1.0, 2.0, True, result, grad_input=result)
 
 
 class _Sign(torch.autograd.Function):
@@ -85,6 +90,55 @@ class Quantiser(nn.Module):
         """Bits of a value after quantisation."""
         return 32
 
+    @property
+    def rule(self) -> Hashable:
+        """Equal for two quantisers that make the same of every map; by default each is a rule of its own."""
+        return self
+
+
+class Shared:
+    """A map that several operations read, and what quantisers made of it.
+
+    Every rule is applied once, however many operations ask for it, and the gradients of all that read the
+    result are added before they pass back through it.
+
+    Args:
+        value: The map, (N, C, H, W).
+    """
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+        self._made: dict[Hashable, Tensor] = {}
+
+    def quantised(self, quantiser: Quantiser) -> Tensor:
+        """``quantiser(value)``, computed at the first call."""
+        rule = quantiser.rule
+        if rule not in self._made:
+            self._made[rule] = quantiser(self.value)
+        return self._made[rule]
+
+
+class Shifted(Shared):
+    """A shared map without its first row and column; quantisers act entry by entry, so that theirs is shared too."""
+
+    def __init__(self, source: Shared) -> None:
+        super().__init__(source.value[:, :, 1:, 1:])
+        self.source = source
+
+    def quantised(self, quantiser: Quantiser) -> Tensor:
+        """The same part of what ``quantiser`` makes of the whole map."""
+        return self.source.quantised(quantiser)[:, :, 1:, 1:]
+
+
+def share(x: Tensor | Shared) -> Shared:
+    """``x`` as a shared map."""
+    return x if isinstance(x, Shared) else Shared(x)
+
+
+def value_of(x: Tensor | Shared) -> Tensor:
+    """The map itself."""
+    return x.value if isinstance(x, Shared) else x
+
 
 class Real(Quantiser):
     """No quantisation: 32 bits, the tensor as it is; after a ReLU where ``relu`` is set (the Parent's twin of sign)."""
@@ -96,6 +150,11 @@ class Real(Quantiser):
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as ``x``."""
         return F.relu(x) if self.relu else x
+
+    @property
+    def rule(self) -> Hashable:
+        """Whether there is a ReLU."""
+        return ("real", self.relu)
 
     def extra_repr(self) -> str:
         """Printed settings."""
@@ -129,6 +188,11 @@ class SignActivation(_Switchable):
     def forward(self, x: Tensor) -> Tensor:
         """Values in {-1, +1}, the shape of ``x``."""
         return binarise(x, self.estimator) if self.enabled else x
+
+    @property
+    def rule(self) -> Hashable:
+        """The estimator while enabled."""
+        return ("sign", self.estimator if self.enabled else None)
 
     def extra_repr(self) -> str:
         """Printed settings."""
@@ -199,7 +263,7 @@ class QuantConv2d(nn.Conv2d):
         pad_value: What surrounds the quantised input. The literature pads with 0, which in a +-1 map is a
             third value that contributes nothing; +1 or -1 keep the map two-valued, as an XNOR kernel needs.
 
-    Input (N, C, H, W), output (N, C', H', W').
+    Input (N, C, H, W), also as a :class:`Shared` map; output (N, C', H', W').
     """
 
     def __init__(
@@ -225,15 +289,18 @@ class QuantConv2d(nn.Conv2d):
         self.weight_quantiser = weight_quantiser if weight_quantiser is not None else Real()
         self.pad_value = float(pad_value)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor | Shared) -> Tensor:
         """Convolve the quantised input with the quantised weights."""
-        x = self.input_quantiser(input)
+        quantiser = self.input_quantiser
+        x = input.quantised(quantiser) if isinstance(input, Shared) else quantiser(input)
         weight = self.weight_quantiser(self.weight)
         padding: Pair = self.padding  # type: ignore[assignment]
         if self.pad_value != 0.0:
-            height, width = (int(side) for side in self.padding)
+            height, width = padding
             x = F.pad(x, (width, width, height, height), value=self.pad_value)
-            padding = 0
+            padding = (0, 0)
+        if self.groups == self.in_channels == self.out_channels:
+            return depthwise_conv2d(x, weight, self.stride, padding, self.dilation)  # type: ignore[arg-type]
         return F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
 
 

@@ -6,10 +6,11 @@ several processes that each take their slice of every global batch see together 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -148,16 +149,32 @@ class Batches:
         full, rest = divmod(len(self.labels), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Normalised float batches (B, 3, H, W), channels last, and their labels (B,)."""
-        generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
+    def plain(self) -> Batches:
+        """All images of the set, unaugmented and in their own order."""
+        other = copy.copy(self)
+        other.augmentation, other.drop_last = None, False
+        return other
+
+    def indices(self, epoch: int) -> Iterator[Tensor]:
+        """Which images of the set the batches of :meth:`epoch` hold."""
+        for chosen, mine in self._chosen(epoch_generator(self.seed, epoch)):
+            yield chosen[mine]
+
+    def _chosen(self, generator: torch.Generator) -> Iterator[tuple[Tensor, slice]]:
+        """The images of every global batch, and the slice of them that is this process's; draws their order."""
         count = len(self.labels)
         order = (
             torch.arange(count) if self.augmentation is None else torch.randperm(count, generator=generator)
         )
         for index in range(len(self)):
             chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
-            mine = slice(len(chosen) * self.rank // self.world, len(chosen) * (self.rank + 1) // self.world)
+            first, last = (len(chosen) * r // self.world for r in (self.rank, self.rank + 1))
+            yield chosen, slice(first, last)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised batches (B, 3, H, W) of torch's default type, channels last, and their labels (B,)."""
+        generator = epoch_generator(self.seed, epoch)
+        for chosen, mine in self._chosen(generator):
             pixels = self.pixels[chosen.to(self.pixels.device)]
             if self.augmentation is not None:
                 pixels, holes = augment(pixels, self.augmentation, generator)
@@ -165,7 +182,7 @@ class Batches:
                 holes = None
             x = (
                 pixels[mine]
-                .to(torch.float32, memory_format=torch.channels_last)
+                .to(self.mean.dtype, memory_format=torch.channels_last)
                 .sub_(self.mean)
                 .mul_(self.scale)
             )
@@ -174,9 +191,18 @@ class Batches:
             yield x, self.labels[chosen[mine].to(self.labels.device)]
 
 
-def _mix(seed: int, epoch: int) -> int:
-    """One 63-bit seed of two numbers, so that neighbouring seeds and epochs do not meet."""
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> 1)
+def mixed_seed(*numbers: int, bits: Literal[32, 63] = 63) -> int:
+    """One seed of several numbers, such as seed, epoch and index, so that neighbours do not meet.
+
+    Sets in memory and image folders were first drawn with 63 and 32 ``bits``; each keeps its numbers.
+    """
+    sequence = np.random.SeedSequence(numbers)
+    return int(sequence.generate_state(1, np.uint64)[0] >> 1 if bits == 63 else sequence.generate_state(1)[0])
+
+
+def epoch_generator(seed: int, epoch: int, bits: Literal[32, 63] = 63) -> torch.Generator:
+    """The generator of everything random in one epoch's batches; ``bits`` as in :func:`mixed_seed`."""
+    return torch.Generator().manual_seed(mixed_seed(seed, epoch, bits=bits))
 
 
 def augment(pixels: Tensor, how: Augmentation, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:

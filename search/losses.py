@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,7 +30,9 @@ class ClassMeanLoss(nn.Module):
     """Second term of L_H: 1/2 sum over samples s of || f_C,s - fbar_C ||^2, without its weight lambda.
 
     f is the last convolution's feature map, fbar the mean over the samples of the same class. The means run:
-    after each batch a class's mean moves by ``rate`` towards the mean of its samples, as in centre loss.
+    with every update of the weights a class's mean moves by ``rate`` towards the mean of its samples since the
+    last one, as in centre loss. The sum runs over the samples of the global batch, whatever parts it comes in:
+    the parts' losses add up, and :meth:`follow` moves the means once, by all of them.
 
     Args:
         classes: Number of classes.
@@ -39,22 +43,35 @@ class ClassMeanLoss(nn.Module):
         super().__init__()
         self.classes, self.rate = classes, rate
         self.means: Tensor
-        self.register_buffer("means", torch.zeros(classes, 0))
+        self.sums: Tensor
+        self.counts: Tensor
+        for name in ("means", "sums", "counts"):
+            self.register_buffer(name, torch.zeros(classes, 0))
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """Maps (B, C, H, W) and labels (B,) to a scalar; the means are constants for the gradient."""
         flat = features.flatten(1)
         if self.means.shape[1] != flat.shape[1]:
             self.means = flat.new_zeros(self.classes, flat.shape[1])
+        if self.sums.shape[1] != flat.shape[1]:
+            self.sums, self.counts = torch.zeros_like(self.means), flat.new_zeros(self.classes, 1)
         loss = 0.5 * (flat - self.means[labels]).square().sum()
         with torch.no_grad():
-            values = flat.detach()
-            sums = torch.zeros_like(self.means).index_add_(0, labels, values)
-            counts = torch.bincount(labels, minlength=self.classes)[:, None].to(values.dtype)
-            seen = counts > 0
-            target = sums / counts.clamp(min=1)
-            self.means = torch.where(seen, self.means + self.rate * (target - self.means), self.means)
+            self.sums.index_add_(0, labels, flat.detach())
+            self.counts += torch.bincount(labels, minlength=self.classes)[:, None].to(self.counts.dtype)
         return loss
+
+    @torch.no_grad()
+    def follow(self, total: Callable[[Tensor], Tensor] = lambda value: value) -> None:
+        """Move the means towards the samples seen since the last call.
+
+        Args:
+            total: Sum of a tensor over all processes; the tensor itself where there is one process.
+        """
+        sums, counts = total(self.sums), total(self.counts)
+        target = sums / counts.clamp(min=1)
+        self.means = torch.where(counts > 0, self.means + self.rate * (target - self.means), self.means)
+        self.sums, self.counts = torch.zeros_like(self.sums), torch.zeros_like(self.counts)
 
 
 def distillation(logits: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:

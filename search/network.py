@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from search.binary import Shared, value_of
 from search.errors import InputError
 from search.files import sha256_json
 from search.genotype import INPUTS, Cell, Genotype
-from search.operations import FactorisedReduce, OperationStyle, Project, build_operation
+from search.operations import FactorisedReduce, Map, OperationStyle, Project, build_operation
+from search.processes import uniform_slice
 
 Stem = Literal["cifar", "imagenet"]
 STEM_MULTIPLIER = 3
@@ -65,6 +67,12 @@ class CifarStem(nn.Module):
         """(N, 3, H, W) to (N, 3 C, H, W), twice."""
         y = self.stem(x)
         return y, y
+
+
+def shared_pair(s0: Tensor, s1: Tensor) -> tuple[Shared, Shared]:
+    """A stem's two maps for all cells that read them; one map where both are the same."""
+    first = Shared(s0)
+    return first, first if s1 is s0 else Shared(s1)
 
 
 @dataclass(frozen=True)
@@ -142,23 +150,28 @@ class GenotypeCell(nn.Module):
             for node in cell
         )
 
-    def forward(self, s0: Tensor, s1: Tensor, drop_path: float = 0.0) -> Tensor:
+    def quantise(self, s0: Shared, s1: Shared) -> None:
+        """Quantise both inputs now, the way :meth:`forward` will read them."""
+        for preprocess, state in ((self.preprocess0, s0), (self.preprocess1, s1)):
+            preprocess.quantise(state)  # type: ignore[operator]
+
+    def forward(self, s0: Map, s1: Map, drop_path: float = 0.0) -> Tensor:
         """Two cell inputs to (N, 4 C, H / stride, W / stride); ``drop_path`` is the probability in training."""
-        states = [self.preprocess0(s0), self.preprocess1(s1)]
+        states = [Shared(self.preprocess0(s0)), Shared(self.preprocess1(s1))]
         for operations, sources in zip(self.nodes, self.sources, strict=True):
             terms = []
             for operation, source in zip(operations, sources, strict=True):  # type: ignore[call-overload]
-                term = operation(states[source])
+                term = value_of(operation(states[source]))
                 if drop_path > 0 and self.training and not isinstance(operation, nn.Identity):
                     term = drop(term, drop_path)
                 terms.append(term)
-            states.append(sum(terms[1:], start=terms[0]))
-        return torch.cat(states[INPUTS:], dim=1)
+            states.append(Shared(sum(terms[1:], start=terms[0])))
+        return torch.cat([state.value for state in states[INPUTS:]], dim=1)
 
 
 def drop(x: Tensor, probability: float) -> Tensor:
     """Drop path: zero a sample's whole map with ``probability``, scale the others by 1 / (1 - probability)."""
-    keep = torch.rand(x.shape[0], 1, 1, 1, device=x.device, dtype=x.dtype) >= probability
+    keep = uniform_slice(x.shape[0], x).view(-1, 1, 1, 1) >= probability
     return x * (keep.to(x.dtype) / (1 - probability))
 
 
@@ -276,15 +289,17 @@ class Network(nn.Module):
         return sha256_json({"genotype": self.genotype.hash, "config": asdict(self.config)})
 
     def _maps(self, x: Tensor) -> Iterator[Tensor]:
-        s0, s1 = self.stem(x)
-        yield s0
+        s0, s1 = shared_pair(*self.stem(x))
+        yield s0.value
         for cell in self.cells:
-            s0, s1 = s1, self._run(cell, s0, s1)
-            yield s1
+            s0, s1 = s1, Shared(self._run(cell, s0, s1))
+            yield s1.value
 
-    def _run(self, cell: nn.Module, s0: Tensor, s1: Tensor) -> Tensor:
+    def _run(self, cell: nn.Module, s0: Shared, s1: Shared) -> Tensor:
         if not (self.checkpointing and torch.is_grad_enabled()):
             return cell(s0, s1, self.drop_path)
+        # Outside the part that is recomputed: the next cell reads the same quantised map.
+        cell.quantise(s0, s1)  # type: ignore[operator]
         return checkpoint(
             cell,
             s0,

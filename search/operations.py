@@ -6,7 +6,8 @@ are W1A1, depthwise, preprocessing and reduction convolutions are W1A32.
 ``darts``: ReLU, depthwise, pointwise, batch norm, as DARTS defines it; always real-valued.
 
 A Child (``binary=True``) and its Parent (``binary=False``) have the same modules under the same names; only the
-quantisers differ, so that their convolutions correspond one to one.
+quantisers differ, so that their convolutions correspond one to one. Every operation also takes its input as a
+:class:`search.binary.Shared` map, which is quantised once for all operations that read it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from search.binary import Estimator, QuantConv2d, Quantiser, Real, Scale, SignActivation, SignWeight
+from search.binary import (
+    Estimator,
+    QuantConv2d,
+    Quantiser,
+    Real,
+    Scale,
+    Shared,
+    Shifted,
+    SignActivation,
+    SignWeight,
+    share,
+    value_of,
+)
 from search.errors import InputError
 
 Form = Literal["paper", "released", "darts"]
 FORMS: tuple[str, ...] = get_args(Form)
+Map = Tensor | Shared
 
 
 @dataclass(frozen=True)
@@ -132,8 +146,9 @@ class Zero(nn.Module):
         super().__init__()
         self.stride = stride
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Map) -> Tensor:
         """(N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
+        x = value_of(x)
         height, width = (-(-size // self.stride) for size in x.shape[2:])
         return x.new_zeros(x.shape[0], x.shape[1], height, width)
 
@@ -148,8 +163,9 @@ class Pool(nn.Module):
         eps = RELEASED_EPS if style.form == "released" else 1e-5
         self.norm = style.norm(channels, eps) if style.pool_norm else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Map) -> Tensor:
         """(N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
+        x = value_of(x)
         if self.kind == "max_pool_3x3":
             return self.norm(F.max_pool2d(x, 3, self.stride, 1))
         return self.norm(F.avg_pool2d(x, 3, self.stride, 1, count_include_pad=False))
@@ -169,7 +185,7 @@ class PaperBlock(nn.Module):
         self.pointwise = style.conv(inputs, outputs, 1, activate=True)
         self.pointwise_norm = style.norm(outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Map) -> Tensor:
         """(N, C, H, W) to (N, C', ceil(H / stride), ceil(W / stride))."""
         return self.pointwise_norm(self.pointwise(self.depthwise_norm(self.depthwise(x))))
 
@@ -187,7 +203,7 @@ class DartsBlock(nn.Module):
         self.pointwise = style.conv(inputs, outputs, 1, activate=False)
         self.pointwise_norm = style.norm(outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Map) -> Tensor:
         """(N, C, H, W) to (N, C', ceil(H / stride), ceil(W / stride))."""
         return self.pointwise_norm(self.pointwise(self.depthwise(x)))
 
@@ -210,8 +226,9 @@ class ReleasedBlock(nn.Module):
         self.pointwise_norm = style.norm(outputs, RELEASED_EPS)
         self.pointwise_act = nn.PReLU(outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Map) -> Tensor:
         """(N, C, H, W) to (N, C', ceil(H / stride), ceil(W / stride))."""
+        x = value_of(x)
         y = self.depthwise_act(self.depthwise_norm(self.depthwise(self.norm(x))))
         y = self.pointwise_norm(self.pointwise(y))
         return self.pointwise_act(y + x if self.shortcut else y)
@@ -228,9 +245,14 @@ class Project(nn.Module):
         self.norm = style.norm(outputs, RELEASED_EPS) if released else style.norm(outputs)
         self.act = nn.PReLU(outputs) if released else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def quantise(self, x: Shared) -> None:
+        """Quantise ``x`` now, where :meth:`forward` will read it so."""
+        if isinstance(self.pre_norm, nn.Identity):
+            x.quantised(self.conv.input_quantiser)
+
+    def forward(self, x: Map) -> Tensor:
         """(N, C, H, W) to (N, C', H, W)."""
-        return self.act(self.norm(self.conv(self.pre_norm(x))))
+        return self.act(self.norm(self.conv(_normed(self.pre_norm, x))))
 
 
 class FactorisedReduce(nn.Module):
@@ -253,13 +275,29 @@ class FactorisedReduce(nn.Module):
         self.norm = style.norm(outputs, RELEASED_EPS) if released else style.norm(outputs)
         self.act = nn.PReLU(outputs) if released else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def quantise(self, x: Shared) -> None:
+        """Quantise ``x`` now, where :meth:`forward` will read it so."""
+        if isinstance(self.pre_norm, nn.Identity):
+            x.quantised(self.conv_even.input_quantiser)
+
+    def forward(self, x: Map) -> Tensor:
         """(N, C, H, W) to (N, C', ceil(H / stride), ceil(W / stride))."""
-        x = self.pre_norm(x)
-        shifted = x[:, :, 1:, 1:] if self.stride == 2 else x
-        if self.stride == 2 and (x.shape[2] % 2 or x.shape[3] % 2):
-            shifted = F.pad(shifted, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
-        return self.act(self.norm(torch.cat([self.conv_even(x), self.conv_odd(shifted)], dim=1)))
+        even = _normed(self.pre_norm, x)
+        odd = self._shifted(even) if self.stride == 2 else even
+        return self.act(self.norm(torch.cat([self.conv_even(even), self.conv_odd(odd)], dim=1)))
+
+    @staticmethod
+    def _shifted(x: Shared) -> Shared:
+        shifted = Shifted(x)
+        height, width = x.value.shape[2:]
+        if height % 2 or width % 2:
+            return Shared(F.pad(shifted.value, (0, width % 2, 0, height % 2)))
+        return shifted
+
+
+def _normed(norm: nn.Module, x: Map) -> Shared:
+    """Normalised, or, where there is no norm, the very map that other operations share."""
+    return share(x) if isinstance(norm, nn.Identity) else Shared(norm(value_of(x)))
 
 
 _BLOCKS = {"paper": PaperBlock, "released": ReleasedBlock, "darts": DartsBlock}

@@ -1,67 +1,29 @@
-"""The driver of a search: settings, the methods by name, steps with progress and resume, what a run leaves behind."""
+"""The driver of a search: steps with progress and resume, and what a run leaves behind."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lightning_fabric import Fabric
-from pydantic import Field
 
 from search.data import Images, split
 from search.errors import InputError, nearest
-from search.settings import Settings
-from search.strategies.base import Budget, Context, SearchResult, SearchSpaceSettings, Strategy
-from search.strategies.bnas import Bnas, BnasSettings
-from search.strategies.cp_nas import CpNas, CpNasSettings
-from search.strategies.darts import Darts, DartsSettings
-from search.strategies.dcp_nas import DcpNas, DcpNasSettings
-from search.strategies.pc_darts import PcDarts, PcDartsSettings
-from search.strategies.random import RandomSearch, RandomSettings
-from search.training import Progress, Resume, peak_memory_mib, rng_state, seed_all, set_rng_state
-
-
-class MethodSettings(Settings):
-    """The settings of every method, under its name."""
-
-    random: RandomSettings
-    cp_nas: CpNasSettings
-    bnas: BnasSettings
-    darts: DartsSettings
-    pc_darts: PcDartsSettings
-    dcp_nas: DcpNasSettings
-
-
-METHODS: dict[str, Callable[[Context, Any], Strategy]] = {
-    "random": RandomSearch,
-    "cp_nas": CpNas,
-    "bnas": Bnas,
-    "darts": Darts,
-    "pc_darts": PcDarts,
-    "dcp_nas": DcpNas,
-}
-"""Search methods by name; a new method is a class here, its settings in :class:`MethodSettings`, and nothing else."""
-
-
-class SearchSettings(Settings):
-    """The section ``search`` of params.yaml.
-
-    Attributes:
-        methods: Names of the methods to run.
-        seeds: One run of every method for each seed.
-        space: What all methods share.
-        method: Settings of the methods.
-        checkpoint_seconds: At least this many seconds between two saved states (0: after every step).
-    """
-
-    methods: list[str] = Field(min_length=1)
-    seeds: list[int] = Field(min_length=1)
-    space: SearchSpaceSettings
-    method: MethodSettings
-    checkpoint_seconds: float = Field(ge=0)
+from search.methods import METHODS, SearchSettings
+from search.strategies.base import Budget, Context, SearchResult, Strategy
+from search.training import (
+    Progress,
+    Resume,
+    load_precision_state,
+    peak_memory_mib,
+    precision_name,
+    precision_state,
+    rng_state,
+    seed_all,
+    set_rng_state,
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +45,7 @@ class SearchRun:
 
 def run_search(
     fabric: Fabric,
-    method: str,
+    name: str,
     settings: SearchSettings,
     seed: int,
     images: Images,
@@ -92,45 +54,50 @@ def run_search(
     data_hash: str,
     quiet: bool = False,
 ) -> SearchRun:
-    """Search with one method and one seed.
+    """Search with one variant of a method and one seed.
 
     Args:
         fabric: From :func:`search.training.set_up`.
-        method: A name of :data:`METHODS`.
+        name: A variant of ``settings.method``; it names the genotype too.
         settings: The section ``search``.
         seed: Decides initial weights, draws and the order of images.
         images: The training set; the two halves are drawn from it.
         resume_root: Where the state of an unfinished run is kept.
         data_hash: Content hash of the data, part of the state's identity.
         quiet: No progress lines.
+
+    Raises:
+        InputError: If there is no such variant.
     """
-    if method not in METHODS:
-        hint = nearest(method, METHODS)
+    if name not in settings.method:
+        hint = nearest(name, settings.method)
         raise InputError(
-            f"no search method {method!r}" + (f", did you mean {hint!r}?" if hint else ""),
-            allowed=", ".join(METHODS),
+            f"no search method {name!r}" + (f", did you mean {hint!r}?" if hint else ""),
+            where="search.method",
+            allowed=", ".join(settings.method),
         )
-    space = settings.space
+    variant, space = settings.method[name], settings.space_of(name)
     train, validation = split(images, (space.train_images, space.validation_images), space.split_seed)
     seed_all(seed)
     context = Context(fabric, train, validation, space, seed)
-    own = getattr(settings.method, method)
-    strategy = METHODS[method](context, own)
+    strategy = METHODS[variant.method].strategy(context, variant.settings)
     identity = {
         "kind": "search",
-        "method": method,
+        "method": variant.method,
+        "variant": name,
         "seed": seed,
         "space": space.model_dump(),
-        "settings": own.model_dump(),
+        "settings": variant.settings.model_dump(),
         "data": data_hash,
         "device": fabric.device.type,
+        "precision": precision_name(fabric),
         "world": fabric.world_size,
     }
-    return _drive(fabric, strategy, settings, Resume(resume_root, identity), quiet)
+    return _drive(fabric, strategy, name, settings, Resume(resume_root, identity), quiet)
 
 
 def _drive(
-    fabric: Fabric, strategy: Strategy, settings: SearchSettings, resume: Resume, quiet: bool
+    fabric: Fabric, strategy: Strategy, name: str, settings: SearchSettings, resume: Resume, quiet: bool
 ) -> SearchRun:
     context = strategy.context
     history: list[dict[str, Any]] = []
@@ -141,10 +108,11 @@ def _drive(
         context.budget = Budget(**state["budget"])
         history, timing = state["history"], state["timing"]
         set_rng_state(state["rng"])
+        load_precision_state(fabric, state["precision"])
     before = timing[-1]["seconds"] if timing else 0.0
     started = saved = time.monotonic()
     progress = Progress(
-        f"{strategy.name} s{context.seed}",
+        f"{name} s{context.seed}",
         strategy.total_steps,
         len(timing),
         quiet or not fabric.is_global_zero,
@@ -162,14 +130,19 @@ def _drive(
                     "history": history,
                     "timing": timing,
                     "rng": rng_state(),
+                    "precision": precision_state(fabric),
                 }
             )
             saved = time.monotonic()
         accuracy = rows[-1].get("accuracy_child") if rows else None
         progress.update(index + 1, f"validation accuracy {accuracy:.3f}" if accuracy is not None else "")
     progress.close()
+    result = strategy.result()
+    if name != strategy.name:
+        genotype = replace(result.genotype, name=f"{name}-s{context.seed}")
+        result = replace(result, genotype=genotype)
     return SearchRun(
-        result=strategy.result(),
+        result=result,
         history=history,
         timing=timing,
         budget=context.budget,

@@ -12,10 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from search.binary import Shared, share, value_of
 from search.errors import InputError
 from search.genotype import EDGES, INPUTS, NODES, OPERATIONS
-from search.network import CellPlan, CifarStem, ImageNetStem, NetworkConfig, build_preprocessing, plan_cells
-from search.operations import OperationStyle, Zero, build_operation
+from search.network import (
+    CellPlan,
+    CifarStem,
+    ImageNetStem,
+    NetworkConfig,
+    build_preprocessing,
+    plan_cells,
+    shared_pair,
+)
+from search.operations import Map, OperationStyle, Zero, build_operation
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ class SuperEdge(nn.Module):
             build_operation(name, self.part, stride, style) for name in OPERATIONS
         )
 
-    def forward(self, x: Tensor, weights: Tensor | int) -> Tensor | None:
+    def forward(self, x: Map, weights: Tensor | int) -> Tensor | None:
         """The drawn operation's output, or the mixture's.
 
         Args:
@@ -79,22 +88,22 @@ class SuperEdge(nn.Module):
         """
         if self.partial == 1:
             return self._operate(x, weights)
-        active, rest = x[:, : self.part], x[:, self.part :]
-        y = self._operate(active, weights)
+        active, rest = value_of(x).split([self.part, value_of(x).shape[1] - self.part], dim=1)
+        y = self._operate(share(active), weights)
         if self.stride == 2:
             rest = F.max_pool2d(rest, 2, 2, ceil_mode=True)
         if y is None:
             y = rest.new_zeros(rest.shape[0], self.part, *rest.shape[2:])
         return F.channel_shuffle(torch.cat([y, rest], dim=1), self.partial)
 
-    def _operate(self, x: Tensor, weights: Tensor | int) -> Tensor | None:
+    def _operate(self, x: Map, weights: Tensor | int) -> Tensor | None:
         if isinstance(weights, int):
             operation = self.operations[weights]
-            return None if isinstance(operation, Zero) else operation(x)
+            return None if isinstance(operation, Zero) else value_of(operation(x))
         total: Tensor | None = None
         for operation, weight in zip(self.operations, weights.unbind(), strict=True):
             if not isinstance(operation, Zero):
-                term = operation(x) * weight
+                term = value_of(operation(x)) * weight
                 total = term if total is None else total + term
         return total
 
@@ -111,11 +120,9 @@ class SuperCell(nn.Module):
             for source, _ in EDGES
         )
 
-    def forward(
-        self, s0: Tensor, s1: Tensor, weights: Tensor | tuple[int, ...], factors: Tensor | None
-    ) -> Tensor:
+    def forward(self, s0: Map, s1: Map, weights: Tensor | tuple[int, ...], factors: Tensor | None) -> Tensor:
         """Two inputs to (N, 4 C, H / stride, W / stride)."""
-        states = [self.preprocess0(s0), self.preprocess1(s1)]
+        states = [Shared(self.preprocess0(s0)), Shared(self.preprocess1(s1))]
         row = 0
         for node in range(INPUTS, INPUTS + NODES):
             total: Tensor | None = None
@@ -125,10 +132,10 @@ class SuperCell(nn.Module):
                     term = term if factors is None else term * factors[row]
                     total = term if total is None else total + term
                 row += 1
-            states.append(total if total is not None else self._zeros(states[0]))
-        return torch.cat(states[INPUTS:], dim=1)
+            states.append(Shared(total if total is not None else self._zeros(states[0])))
+        return torch.cat([state.value for state in states[INPUTS:]], dim=1)
 
-    def _zeros(self, x: Tensor) -> Tensor:
+    def _zeros(self, x: Map) -> Tensor:
         return Zero(self.plan.stride)(x)
 
 
@@ -159,15 +166,15 @@ class Supernet(nn.Module):
 
     def features(self, x: Tensor, choice: Choice) -> Tensor:
         """The last cell's map, (N, num_features, H / 4, W / 4) with the CIFAR stem."""
-        s0, s1 = self.stem(x)
+        s0, s1 = shared_pair(*self.stem(x))
         for cell, plan in zip(self.cells, self.plans, strict=True):
             reduction = plan.reduction
             weights = choice.reduce if reduction else choice.normal
             factors = None
             if isinstance(choice, Mixture):
                 factors = choice.reduce_edges if reduction else choice.normal_edges
-            s0, s1 = s1, cell(s0, s1, weights, factors)
-        return s1
+            s0, s1 = s1, Shared(cell(s0, s1, weights, factors))
+        return s1.value
 
     def forward(self, x: Tensor, choice: Choice) -> Tensor:
         """(N, 3, H, W) to logits (N, classes) of the chosen architecture or mixture."""

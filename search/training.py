@@ -16,10 +16,15 @@ from typing import Any, Literal, TypeVar, cast
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning_fabric.plugins.precision import MixedPrecision
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from search.errors import InputError
 from search.files import atomic, sha256_file, sha256_json
+from search.memory import keep_freed_memory
+from search.processes import mean_over_processes, sum_over_processes, with_global_norms, world
 from search.settings import Settings
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
@@ -30,12 +35,13 @@ class ComputeSettings(Settings):
 
     Attributes:
         device: ``auto``, ``cpu`` or ``cuda``.
-        precision: Fabric's precision: ``32-true`` or ``bf16-mixed``.
+        precision: Fabric's precision: ``32-true``, ``bf16-mixed``, or ``16-mixed``: float16 with a loss scale
+            that grows and shrinks by itself. Weights and the alpha steps of a search stay in float32.
         threads: Threads of one process on the CPU; part of bit-for-bit reproducibility.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     threads: int = 2
 
 
@@ -46,18 +52,57 @@ def set_up(compute: ComputeSettings, seed: int) -> Fabric:
     torch.set_num_threads(compute.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    # It would write NaN into every new tensor, to find reads before writes: a tenth of a step for no result.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    keep_freed_memory()
     torch.backends.cudnn.benchmark = False
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    fabric = Fabric(
-        accelerator=compute.device,
-        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-        num_nodes=max(1, world // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))),
-        strategy="ddp" if world > 1 else "auto",
-        precision=compute.precision,
-    )
+    fabric = make_fabric(compute)
     fabric.launch()
     seed_all(seed)
     return fabric
+
+
+def make_fabric(compute: ComputeSettings) -> Fabric:
+    """The Fabric of the settings for the processes that torchrun or Slurm started, not launched yet."""
+    processes, per_machine = launched_processes()
+    return Fabric(
+        accelerator=compute.device,
+        devices=per_machine,
+        num_nodes=processes // per_machine,
+        strategy="ddp" if processes > 1 else "auto",
+        **_precision(compute),
+    )
+
+
+def launched_processes() -> tuple[int, int]:
+    """Processes in all and on each machine, as torchrun or Slurm's srun says; (1, 1) where neither started this.
+
+    Which process this is, and where the others are, Fabric reads from the same environment.
+    """
+    if not TorchElasticEnvironment.detect() and SLURMEnvironment.detect():
+        processes = int(os.environ["SLURM_NTASKS"])
+        if processes > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
+            raise InputError(
+                "Slurm did not say how many tasks a machine has", mend="start the job with --ntasks-per-node"
+            )
+        return processes, processes // int(os.environ.get("SLURM_NNODES", "1"))
+    return int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _precision(compute: ComputeSettings) -> dict[str, Any]:
+    """Fabric's arguments for the precision; on a CPU Fabric would put bfloat16 in float16's place."""
+    on_cpu = compute.device == "cpu" or (compute.device == "auto" and not torch.cuda.is_available())
+    if compute.precision == "16-mixed" and on_cpu:
+        return {"plugins": MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))}
+    return {"precision": compute.precision}
+
+
+def prepare(fabric: Fabric, module: ModuleType) -> ModuleType:
+    """:func:`place` a network for training; with several processes its batch norms see the global batch.
+
+    To be called before the optimiser is made, by every process with the same network.
+    """
+    return with_global_norms(place(module, fabric.device))
 
 
 def place(module: ModuleType, device: torch.device) -> ModuleType:
@@ -113,11 +158,41 @@ def reduce_sum(fabric: Fabric, value: Tensor) -> Tensor:
 
 
 def average_gradients(fabric: Fabric, parameters: Iterable[nn.Parameter]) -> None:
-    """Mean of the gradients over all processes (a sampled supernet uses other parameters in every step)."""
-    if fabric.world_size > 1:
-        for parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad.copy_(cast(Tensor, fabric.all_reduce(parameter.grad, reduce_op="mean")))
+    """Mean of the gradients over all processes, by one sum (a sampled supernet uses other parameters in every step).
+
+    It is the gradient of the global batch's mean loss, since every process has an equal slice.
+    """
+    found = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if fabric.world_size > 1 and found:
+        whole = mean_over_processes(torch.cat([gradient.flatten() for gradient in found]))
+        for gradient, part in zip(found, whole.split([g.numel() for g in found]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def update(fabric: Fabric, optimiser: Optimizer, parameters: Iterable[nn.Parameter], clip: float) -> None:
+    """One optimiser step: average the gradients over all processes, undo float16's loss scale, clip, step.
+
+    The average comes first, so that all processes see the same infinities and, in float16, skip the same steps;
+    the scale goes before the norm is taken, so that ``clip`` means the same in every precision.
+
+    Args:
+        fabric: Has made the gradients, by ``fabric.backward``.
+        optimiser: Holds at least ``parameters``.
+        parameters: Those whose gradients are averaged and clipped; one without a gradient is left alone.
+        clip: Largest norm of all their gradients together; 0 for no limit.
+    """
+    used = [parameter for parameter in parameters if parameter.grad is not None]
+    average_gradients(fabric, used)
+    fabric.strategy.precision.unscale_gradients(optimiser)
+    if clip > 0:
+        nn.utils.clip_grad_norm_(used, clip)
+    fabric.strategy.optimizer_step(optimiser)
+
+
+def cosine(progress: float, start: float, end: float) -> float:
+    """Half a cosine wave from ``start`` at progress 0 to ``end`` at progress 1, as learning rates take it."""
+    wave = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * progress, dtype=torch.float64)).item())
+    return end + (start - end) * wave
 
 
 class Resume:
@@ -135,8 +210,19 @@ class Resume:
         self.path = self.folder / "state.pt"
 
     def load(self, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-        """The saved state, or None where there is nothing to go on from. Never unpickles code."""
-        if not self.path.exists():
+        """The saved state, or None where there is nothing to go on from. Never unpickles code.
+
+        All processes must call it. One of them saves; the others need to see its files.
+        """
+        found = self.path.exists()
+        seeing = sum_over_processes(torch.tensor(float(found), device=device))
+        if 0 < seeing < world():
+            raise InputError(
+                f"is seen by {int(seeing)} of {world()} processes",
+                where=self.path,
+                mend="put runs/ where all machines see it, or delete it to start anew",
+            )
+        if not found:
             return None
         state = torch.load(self.path, map_location=device, weights_only=True)
         if state.get("fingerprint") != self.fingerprint:
@@ -163,6 +249,21 @@ def code_hash() -> str:
     for path in files:
         digest.update(f"{path.relative_to(root)} {sha256_file(path)}\n".encode())
     return digest.hexdigest()
+
+
+def precision_name(fabric: Fabric) -> str:
+    """The precision as the settings name it; part of what decides a run."""
+    return str(fabric.strategy.precision.precision)
+
+
+def precision_state(fabric: Fabric) -> dict[str, Any]:
+    """State of float16's loss scale; empty in the other precisions. Put back by ``load_precision_state``."""
+    return fabric.strategy.precision.state_dict()
+
+
+def load_precision_state(fabric: Fabric, state: dict[str, Any]) -> None:
+    """Put back what :func:`precision_state` gave."""
+    fabric.strategy.precision.load_state_dict(state)
 
 
 def rng_state() -> dict[str, Any]:

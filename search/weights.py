@@ -50,8 +50,17 @@ def read_header(path: str | Path) -> dict[str, Any]:
         raise InputError(
             "has no architecture in its header, so it is not one of this suite's weight files", where=path
         )
-    header["architecture"] = json.loads(header["architecture"])
+    try:
+        header["architecture"] = json.loads(header["architecture"])
+    except json.JSONDecodeError as error:
+        raise InputError(f"the architecture in its header is not valid JSON ({error})", where=path) from None
     return header
+
+
+def has_architecture(path: str | Path) -> bool:
+    """Whether a safetensors file's header says which of the suite's networks it belongs to."""
+    with _opened(path) as file:
+        return "architecture" in (file.metadata() or {})
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -79,14 +88,17 @@ def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:
         InputError: If the file is of another architecture; the message has both hashes.
     """
     header = read_header(path)
-    if header["architecture_hash"] != model.architecture_hash:
+    stated = str(header.get("architecture_hash"))
+    if stated != model.architecture_hash:
         raise InputError(
-            f"these weights are of architecture {header['architecture_hash'][:12]}, "
-            f"the network is {str(model.architecture_hash)[:12]}",
+            f"these weights are of architecture {stated[:12]}, the network is {str(model.architecture_hash)[:12]}",
             where=path,
             mend="build the network from the file's own header, or give the matching file",
         )
-    model.load_state_dict(read_tensors(path), strict=True)
+    try:
+        model.load_state_dict(read_tensors(path), strict=True)
+    except RuntimeError as error:
+        raise InputError(f"its tensors are not those of its architecture ({error})", where=path) from None
     return header
 
 

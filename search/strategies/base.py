@@ -7,7 +7,8 @@ progress, save a state after each step and go on from it bit for bit.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -23,7 +24,7 @@ from search.genotype import Genotype
 from search.network import NetworkConfig, Stem
 from search.operations import Form, OperationStyle
 from search.settings import Settings
-from search.training import Evaluation, ModuleType, average_gradients, evaluate, place, reduce_sum
+from search.training import Evaluation, ModuleType, cosine, evaluate, prepare, reduce_sum, update
 
 
 class OptimiserSettings(Settings):
@@ -102,6 +103,7 @@ class Context:
         space: Common settings.
         seed: Decides everything random of this run.
         budget: Counted by :meth:`train_epoch` and :meth:`evaluate`.
+        whole_precision: Whether :meth:`autocast` leaves everything in float32, set by :meth:`float32`.
     """
 
     fabric: Fabric
@@ -110,6 +112,20 @@ class Context:
     space: SearchSpaceSettings
     seed: int
     budget: Budget = field(default_factory=Budget)
+    whole_precision: bool = False
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Within, operations run in the precision of the settings."""
+        return nullcontext() if self.whole_precision else self.fabric.autocast()
+
+    @contextmanager
+    def float32(self) -> Iterator[None]:
+        """Within, :meth:`autocast` changes nothing."""
+        before, self.whole_precision = self.whole_precision, True
+        try:
+            yield
+        finally:
+            self.whole_precision = before
 
     def batches(self, images: Images, *, training: bool, seed_offset: int = 0) -> Batches:
         """Batches of a half: augmented and shuffled for training, as they are for evaluation."""
@@ -124,8 +140,8 @@ class Context:
         )
 
     def place(self, module: ModuleType) -> ModuleType:
-        """Move a network to the device; see :func:`search.training.place`."""
-        return place(module, self.fabric.device)
+        """Make a network ready for training; see :func:`search.training.prepare`."""
+        return prepare(self.fabric, module)
 
     def optimiser(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """The optimiser of the settings."""
@@ -139,8 +155,7 @@ class Context:
     def learning_rate(self, progress: float) -> float:
         """Cosine from the start's to the final learning rate; ``progress`` in [0, 1]."""
         chosen = self.space.optimiser
-        wave = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * progress, dtype=torch.float64)).item())
-        return chosen.final_learning_rate + (chosen.learning_rate - chosen.final_learning_rate) * wave
+        return cosine(progress, chosen.learning_rate, chosen.final_learning_rate)
 
     def train_epoch(
         self,
@@ -167,13 +182,10 @@ class Context:
         total, count = 0.0, 0
         for x, y in self.batches(self.train, training=True).epoch(epoch):
             optimiser.zero_grad(set_to_none=True)
-            with self.fabric.autocast():
+            with self.autocast():
                 loss = nn.functional.cross_entropy(predict(x), y)
             self.fabric.backward(loss)
-            average_gradients(self.fabric, parameters)
-            if self.space.optimiser.clip > 0:
-                nn.utils.clip_grad_norm_(parameters, self.space.optimiser.clip)
-            optimiser.step()
+            update(self.fabric, optimiser, parameters, self.space.optimiser.clip)
             total, count = total + loss.item() * len(y), count + len(y)
             self.budget.images_seen += len(y) * self.fabric.world_size
         self.budget.epochs += 1

@@ -11,14 +11,9 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from search.processes import mean_over_processes
 from search.strategies.base import Context
-from search.strategies.differentiable import (
-    AlphaSettings,
-    Batch,
-    DifferentiableSearch,
-    Learner,
-    mean_over_processes,
-)
+from search.strategies.differentiable import AlphaSettings, Batch, DifferentiableSearch, Learner
 
 Weights = Mapping[str, Tensor]
 
@@ -65,11 +60,10 @@ class Darts(DifferentiableSearch):
         return torch.autograd.grad(self.cross_entropy(validation), self.learner.architecture.alpha)[0]
 
     def _loss(self, weights: Weights, batch: Batch) -> Tensor:
-        with self.context.fabric.autocast():
-            choice = self.learner.architecture.mixture()
-            return F.cross_entropy(
-                functional_call(self.learner.network, dict(weights), (batch[0], choice)), batch[1]
-            )
+        """Mean cross entropy on a batch at other weights, always in the weights' own precision."""
+        choice = self.learner.architecture.mixture()
+        logits = functional_call(self.learner.network, dict(weights), (batch[0], choice))
+        return F.cross_entropy(logits, batch[1])
 
     def _unrolled(self, train: Batch, validation: Batch) -> Tensor:
         """d/dalpha of L_val(w', alpha) at w' = w - xi d L_train(w, alpha) / dw (DARTS, eq. 6 and 7).
@@ -83,8 +77,7 @@ class Darts(DifferentiableSearch):
         gradients = torch.autograd.grad(
             self._loss(weights, train), list(weights.values()), create_graph=exact
         )
-        if not exact:
-            gradients = tuple(mean_over_processes(self.context.fabric, gradient) for gradient in gradients)
+        gradients = tuple(mean_over_processes(gradient) for gradient in gradients)
         xi, virtual = self._virtual_step(weights, gradients)
         if exact:
             return torch.autograd.grad(self._loss(virtual, validation), alpha)[0]
@@ -106,7 +99,7 @@ class Darts(DifferentiableSearch):
 
     def _mixed_derivative(self, weights: Weights, direction: list[Tensor], train: Batch) -> Tensor:
         """d^2 L_train / (dalpha dw) times ``direction`` v: central differences of step R / ||v||, eq. 8."""
-        direction = [mean_over_processes(self.context.fabric, part) for part in direction]
+        direction = [mean_over_processes(part) for part in direction]
         norm = torch.stack([part.square().sum() for part in direction]).sum().sqrt()
         epsilon = self.settings.difference_radius / norm
         sides = []

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from search.binary import quant_convs, reconstruction_error
 from search.curvature import Curvature, straight_through_tangents
 from search.decoupled import Backtracking, operation_norms, ranking
+from search.processes import mean_over_processes
 from search.strategies.base import Context, SearchResult, Strategy
 from search.strategies.differentiable import (
     VALIDATION_ORDER,
@@ -35,7 +36,6 @@ from search.strategies.differentiable import (
     alpha_table,
     batch_statistics,
     entropy,
-    mean_over_processes,
 )
 from search.tangent import Distance, child_gradient, child_objective, parent_objective, tangent
 
@@ -145,7 +145,7 @@ class DcpNas(Strategy):
     def _parent_tangent(self, batch: Batch) -> Tensor:
         """d f^P / d alpha (4.29) on one batch of all processes, (2, 14, 8)."""
         value = parent_objective(self.parent.predict(batch[0]), batch[1])
-        return mean_over_processes(self.context.fabric, tangent(value, self.parent.architecture.alpha))
+        return mean_over_processes(tangent(value, self.parent.architecture.alpha))
 
     def _parent_alpha_step(self, train: Batch, validation: Batch) -> None:
         """Descend on the Parent's cross entropy, -f^P, on a validation batch."""
@@ -168,7 +168,7 @@ class DcpNas(Strategy):
         """d f^P / d alpha (4.29), mean over the validation batches, at the Parent's present state."""
         batches = self.context.batches(self.context.validation, training=True, seed_offset=VALIDATION_ORDER)
         total = torch.zeros_like(self.tangent)
-        with batch_statistics(self.parent.network):
+        with batch_statistics(self.parent.network), self.context.float32():
             for x, y in batches.epoch(0):
                 total += self._parent_tangent((x, y))
                 self.context.budget.images_seen += len(y) * self.context.fabric.world_size
@@ -178,7 +178,7 @@ class DcpNas(Strategy):
 
     @torch.no_grad()
     def _targets(self, x: Tensor) -> Tensor:
-        """The Parent's output distribution p, (N, classes), with batch statistics [choice]."""
+        """The Parent's output distribution p, (N, classes), its stem too normalised by the batch [choice]."""
         with batch_statistics(self.parent.network):
             logits = self.parent.predict(x)
         self.context.budget.images_evaluated += len(x) * self.context.fabric.world_size
@@ -213,7 +213,7 @@ class DcpNas(Strategy):
                 settings.tangent_weight,
                 settings.distance,
                 settings.curvature,
-                lambda value: mean_over_processes(self.context.fabric, value),
+                mean_over_processes,
             )
         if found.distance is not None and found.cosine is not None:
             self._measured.append((found.distance, found.cosine))

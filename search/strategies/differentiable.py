@@ -2,7 +2,9 @@
 
 A supernet mixes all eight operations of an edge by a softmax of the edge's alphas. Weights are trained on the
 train half, alphas on batches of the validation half, one alpha step ahead of each weight step (DARTS, Liu et
-al. 2019). Alpha steps see batch statistics and leave the running ones alone: those come from the train half.
+al. 2019). Alpha steps compute in float32 whatever the precision: no loss scale guards their small gradients against
+float16, and curvature is made of differences. They see batch statistics, as all operations of a supernet always do,
+and leave the running statistics of the stem alone: those come from the train half.
 """
 
 from __future__ import annotations
@@ -11,10 +13,9 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, product
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
-from lightning_fabric import Fabric
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,7 +25,7 @@ from search.genotype import EDGES, INPUTS, NODES, OPERATIONS, Genotype, derive_f
 from search.settings import Settings
 from search.strategies.base import Context, SearchResult, Strategy
 from search.supernet import Mixture, Supernet
-from search.training import average_gradients, reduce_sum
+from search.training import average_gradients, reduce_sum, update
 
 KINDS = ("normal", "reduce")
 """The two tables of alpha, in the order of its first dimension."""
@@ -133,7 +134,7 @@ def alpha_table(parameters: ArchitectureParameters) -> list[dict[str, Any]]:
 
 @contextmanager
 def batch_statistics(network: nn.Module) -> Iterator[None]:
-    """Within, batch norms in training mode use their batch and leave the running statistics as they are."""
+    """Within, batch norms in training mode leave running statistics alone: the stem's, unless others track some."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     tracking = [module for module in norms if module.track_running_stats]
     for module in tracking:
@@ -143,11 +144,6 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
     finally:
         for module in tracking:
             module.track_running_stats = True
-
-
-def mean_over_processes(fabric: Fabric, value: Tensor) -> Tensor:
-    """Mean of ``value`` over all processes; itself where there is one."""
-    return value if fabric.world_size == 1 else cast(Tensor, fabric.all_reduce(value, reduce_op="mean"))
 
 
 def paired_batches(context: Context, epoch: int) -> Iterator[tuple[Batch, Batch]]:
@@ -190,7 +186,7 @@ class Learner:
 
     def predict(self, x: Tensor, alpha: Tensor | None = None) -> Tensor:
         """Images (B, 3, H, W) to logits of the mixture, of another alpha where one is given; float32 at least."""
-        with self.context.fabric.autocast():
+        with self.context.autocast():
             logits = self.network(x, self.architecture.mixture(alpha))
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
@@ -219,18 +215,14 @@ class Learner:
         total, count = 0.0, 0
         for train, validation in paired_batches(self.context, epoch):
             if alpha_step is not None:
-                with batch_statistics(self.network):
+                with batch_statistics(self.network), self.context.float32():
                     alpha_step(train, validation)
                 budget.images_seen += len(validation[1]) * fabric.world_size
             self.weight_optimiser.zero_grad(set_to_none=True)
             loss, reported = weight_loss(train)
             # Gradients of the weights alone: those of the alphas belong to the validation half.
-            for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
-                weight.grad = gradient
-            average_gradients(fabric, weights)
-            if space.optimiser.clip > 0:
-                nn.utils.clip_grad_norm_(weights, space.optimiser.clip)
-            self.weight_optimiser.step()
+            fabric.backward(loss, inputs=weights)
+            update(fabric, self.weight_optimiser, weights, space.optimiser.clip)
             total, count = total + reported.item() * len(train[1]), count + len(train[1])
             budget.images_seen += len(train[1]) * fabric.world_size
         budget.epochs += 1

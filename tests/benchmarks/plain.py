@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from search.binary import QuantConv2d, SignActivation, SignWeight
+from search.binary import QuantConv2d, Quantiser, Shared, SignActivation, SignWeight, value_of
 
 
-class PlainSign(nn.Module):
+class PlainSign(Quantiser):
     """sign with the Bi-Real gradient as a chain of elementwise operations and ``detach``."""
 
     precision = 1
@@ -20,7 +23,7 @@ class PlainSign(nn.Module):
         return forward.detach() - smooth.detach() + smooth
 
 
-class PlainWeight(nn.Module):
+class PlainWeight(Quantiser):
     """XNOR-Net weights by ``detach`` and ``clamp``."""
 
     precision = 1
@@ -32,12 +35,19 @@ class PlainWeight(nn.Module):
         return hard.detach() - soft.detach() + soft
 
 
+def convolve(conv: QuantConv2d, input: Tensor | Shared) -> Tensor:
+    """Every convolution quantises its own input, and takes the library's convolution as it comes."""
+    x, weight = conv.input_quantiser(value_of(input)), conv.weight_quantiser(conv.weight)
+    return F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
 def make_plain(network: nn.Module) -> nn.Module:
-    """Replace all quantisers of a network by the plain ones, and its memory format by NCHW."""
+    """Replace all quantisers and convolutions of a network by the plain ones, and its memory format by NCHW."""
     for module in list(network.modules()):
         if isinstance(module, QuantConv2d):
             if isinstance(module.input_quantiser, SignActivation):
-                module.input_quantiser = PlainSign()  # type: ignore[assignment]
+                module.input_quantiser = PlainSign()
             if isinstance(module.weight_quantiser, SignWeight):
-                module.weight_quantiser = PlainWeight()  # type: ignore[assignment]
+                module.weight_quantiser = PlainWeight()
+            module.forward = functools.partial(convolve, module)  # type: ignore[method-assign]
     return network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload, no-any-return]

@@ -11,13 +11,17 @@ from torch.nn import functional as F
 from search.binary import (
     QuantConv2d,
     Real,
+    Shared,
+    Shifted,
     SignActivation,
     SignWeight,
     binarise,
     quant_convs,
     reconstruction_error,
     set_stage,
+    share,
     sign,
+    value_of,
 )
 from search.errors import InputError
 from tests.golden import golden
@@ -71,6 +75,79 @@ def test_ste_gradient_is_one_on_the_closed_interval(dtype: torch.dtype) -> None:
 
 def test_identity_gradient() -> None:
     assert _gradient([-5.0, 0.0, 5.0], "identity") == [1, 1, 1]
+
+
+@pytest.mark.parametrize("estimator", ["ste", "bireal"])
+@pytest.mark.parametrize("differentiable", [False, True])
+def test_gradient_is_the_formula_whether_it_is_differentiated_again_or_not(
+    estimator: str, differentiable: bool
+) -> None:
+    """Two routes in the code: a fused kernel that writes in place, and one that autograd can follow."""
+    x = torch.linspace(-2, 2, 81, dtype=torch.float64).requires_grad_()
+    scale = torch.linspace(-3, 5, 81, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((binarise(x, estimator) * scale).sum(), x, create_graph=differentiable)
+    inside = x.abs() <= 1
+    expected = {"ste": scale, "bireal": scale * (2 - 2 * x.abs())}[estimator] * inside
+    torch.testing.assert_close(gradient.detach(), expected.detach(), rtol=1e-14, atol=1e-14)
+    if differentiable and estimator == "bireal":
+        (second,) = torch.autograd.grad(gradient.sum(), x)
+        interior = (x != 0) & (x.abs() < 1)
+        torch.testing.assert_close(second[interior], (-2 * x.sign() * scale)[interior])
+
+
+def test_the_gradient_leaves_what_came_in_as_it_was() -> None:
+    x = torch.tensor([0.5, -0.25], requires_grad=True)
+    incoming = torch.tensor([1.0, 3.0])
+    y = binarise(x, "bireal")
+    y.backward(incoming)
+    assert incoming.tolist() == [1, 3] and x.tolist() == [0.5, -0.25] and y.tolist() == [1, -1]
+
+
+def test_a_shared_map_is_quantised_once_a_rule() -> None:
+    calls = []
+    quantisers = [
+        SignActivation("bireal"),
+        SignActivation("bireal"),
+        SignActivation("ste"),
+        Real(),
+        Real(True),
+    ]
+    for index, quantiser in enumerate(quantisers):
+        quantiser.register_forward_hook(lambda module, inputs, output, index=index: calls.append(index))
+    state = share(torch.randn(1, 1, 2, 2))
+    made = [state.quantised(quantiser) for quantiser in (*quantisers, *quantisers)]
+    assert calls == [0, 2, 3, 4]
+    assert made[0] is made[1] is made[5]
+    assert torch.equal(made[3], state.value) and torch.equal(made[4], state.value.relu())
+    assert share(state) is state and value_of(state) is state.value
+
+
+def test_a_quantiser_that_was_switched_off_does_not_take_the_signs_of_another() -> None:
+    state, off = Shared(torch.tensor([-0.5, 2.0])), SignActivation()
+    off.enabled = False
+    assert state.quantised(SignActivation()).tolist() == [-1, 1]
+    assert state.quantised(off).tolist() == [-0.5, 2.0]
+
+
+@pytest.mark.parametrize("estimator", ["ste", "bireal", "identity"])
+def test_sharing_changes_neither_values_nor_gradients(estimator: str) -> None:
+    """Two convolutions on one map, the second on it without first row and column, as a factorised reduction has."""
+    torch.manual_seed(0)
+    convs = [
+        QuantConv2d(3, 2, 1, 2, input_quantiser=SignActivation(estimator), weight_quantiser=SignWeight())
+        for _ in range(2)
+    ]
+    x = torch.randn(2, 3, 6, 6)
+    found = []
+    for sharing in (False, True):
+        leaf = x.clone().requires_grad_()
+        state = Shared(leaf)
+        inputs = (state, Shifted(state)) if sharing else (leaf, leaf[:, :, 1:, 1:])
+        outputs = [conv(value) for conv, value in zip(convs, inputs, strict=True)]
+        torch.cat(outputs).square().sum().backward()
+        found.append((torch.cat(outputs).detach(), leaf.grad))
+    for separate, shared in zip(*found, strict=True):
+        torch.testing.assert_close(shared, separate)
 
 
 def test_golden_convolution() -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd.functional import hessian, jacobian
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from search.binary import QuantConv2d, SignActivation, SignWeight
 from search.curvature import (
@@ -28,6 +25,7 @@ from search.operations import OperationStyle
 from search.strategies.differentiable import ArchitectureParameters, batch_statistics
 from search.supernet import Supernet
 from search.tangent import child_objective, parent_objective
+from tests.counting import PeakBytes
 
 SAMPLES, CLASSES, SHAPE = 6, 4, (3, 5)
 
@@ -275,33 +273,6 @@ def test_products_leave_the_running_statistics_alone() -> None:
         )
     assert network.training
     assert all(torch.equal(value, before[name]) for name, value in network.named_buffers())
-
-
-class PeakBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations made and that are still alive, and their peak."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live, self.peak, self.known = 0, 0, set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self._watch(leaf.untyped_storage())
-        return result
-
-    def _watch(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key not in self.known:
-            self.known.add(key)
-            self.live += storage.nbytes()
-            self.peak = max(self.peak, self.live)
-            weakref.finalize(storage, self._free, key, storage.nbytes())
-
-    def _free(self, key: int, count: int) -> None:
-        self.known.discard(key)
-        self.live -= count
 
 
 @pytest.mark.parametrize("kind", ["ggn", "exact", "outer"])

@@ -51,6 +51,21 @@ def test_batches_are_a_function_of_seed_and_epoch() -> None:
     assert not torch.equal(pixels(0, 3), pixels(1, 3))
 
 
+@pytest.mark.parametrize("augmentation", [NONE, None])
+@pytest.mark.parametrize("world", [1, 2])
+def test_indices_are_the_places_of_the_images(augmentation: Augmentation | None, world: int) -> None:
+    data = tiny.images(22)
+    whole = torch.cat([x for x, _ in Batches(data, 22).epoch(0)])
+    for rank in range(world):
+        made = Batches(data, 8, seed=3, augmentation=augmentation, rank=rank, world=world)
+        for (x, y), chosen in zip(made.epoch(5), made.indices(5), strict=True):
+            assert torch.equal(x, whole[chosen]) and torch.equal(y, data.labels[chosen])
+        plain = made.plain()
+        assert len(torch.cat(list(plain.indices(1)))) * world == 22
+        for (x, _), chosen in zip(plain.epoch(1), plain.indices(1), strict=True):
+            assert torch.equal(x, whole[chosen])
+
+
 def test_processes_together_see_the_global_batches() -> None:
     data, how = tiny.images(64), Augmentation(crop_padding=2, flip=True, cutout=4)
     whole = list(Batches(data, 16, seed=5, augmentation=how).epoch(2))

@@ -72,6 +72,7 @@ def test_class_means_run_towards_their_samples() -> None:
     features = torch.tensor([[1.0, 3.0], [3.0, 5.0], [10.0, 0.0]]).view(3, 2, 1, 1)
     labels = torch.tensor([0, 0, 2])
     assert loss(features, labels).item() == pytest.approx(0.5 * (1 + 9 + 9 + 25 + 100))
+    loss.follow()
     assert loss.means.tolist() == [[1.0, 2.0], [0.0, 0.0], [5.0, 0.0]]
     assert loss(features, labels).item() == pytest.approx(0.5 * (0 + 1 + 4 + 9 + 25))
 
@@ -80,9 +81,33 @@ def test_class_mean_gradient_pulls_to_the_mean() -> None:
     loss = ClassMeanLoss(1, rate=1.0)
     features = torch.tensor([[2.0], [4.0]]).view(2, 1, 1, 1)
     loss(features, torch.tensor([0, 0]))
+    loss.follow()
     features.requires_grad_()
     loss(features, torch.tensor([0, 0])).backward()
     assert features.grad.flatten().tolist() == [-1.0, 1.0]
+
+
+def test_class_means_do_not_depend_on_the_parts_of_a_batch() -> None:
+    """Two steps of an accumulation, or two processes, give the loss and the means of the whole batch."""
+    features, labels = torch.randn(6, 4, 2, 2, dtype=torch.float64), torch.tensor([0, 1, 1, 2, 0, 1])
+    whole, steps, here, there = (ClassMeanLoss(3, rate=0.5) for _ in range(4))
+    for _ in range(2):
+        expected = whole(features, labels).item()
+        whole.follow()
+        parts = [slice(0, 2), slice(2, 6)]
+        assert sum(steps(features[part], labels[part]).item() for part in parts) == pytest.approx(expected)
+        steps.follow()
+        assert torch.allclose(steps.means, whole.means)
+        local = [
+            process(features[part], labels[part]) for process, part in zip((here, there), parts, strict=True)
+        ]
+        assert sum(local).item() == pytest.approx(expected)
+        totals = iter([here.sums + there.sums, here.counts + there.counts])
+        here.follow(lambda _, values=totals: next(values))
+        assert torch.allclose(here.means, whole.means)
+        there.means = here.means
+        there.sums.zero_()
+        there.counts.zero_()
 
 
 def test_distillation_is_least_at_the_teacher() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from search.errors import InputError
-from search.run import METHODS, SearchRun, run_search
+from search.methods import METHODS
+from search.run import SearchRun, run_search
 from search.strategies.random import random_genotype
 from search.training import set_up
 from tests.search import tiny
@@ -99,6 +100,36 @@ def test_state_of_other_settings_is_never_taken(finished: dict[str, SearchRun], 
     assert first.resume.path.exists()
     other = search("random", 1, tmp_path)
     assert not other.resumed
+
+
+def test_a_variant_has_its_own_settings_space_and_state(tmp_path: Path) -> None:
+    """Its genotype bears its name; the base form's saved state, and one of another space, is never taken."""
+    own = tiny.METHODS["pc_darts"] | {"epochs": 1, "warm_up": 0}
+    changed = own | {"method": "pc_darts", "space": {"binary": False}}
+    runs = {}
+    for name, entries in (
+        ("pc_darts", {"pc_darts": own}),
+        ("pc_darts_real", {"pc_darts_real": changed}),
+        ("pc_darts_real", {"pc_darts_real": changed | {"space": {"binary": False, "edges": "all"}}}),
+    ):
+        settings = tiny.settings(**entries)
+        run = run_search(
+            set_up(tiny.COMPUTE, 0),
+            name,
+            settings,
+            0,
+            tiny.images(),
+            resume_root=tmp_path,
+            data_hash="x",
+            quiet=True,
+        )
+        assert not run.resumed
+        assert run.result.genotype.name == f"{name}-s0"
+        runs[name, settings.space_of(name).edges] = run
+    binary, real, every = runs.values()
+    assert binary.history != real.history == every.history
+    assert [len(node) for node in real.result.genotype.normal] == [2, 2, 2, 2]
+    assert [len(node) for node in every.result.genotype.normal] == [2, 3, 4, 5]
 
 
 def test_unknown_method_names_the_nearest(tmp_path: Path) -> None:

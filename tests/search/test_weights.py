@@ -1,13 +1,23 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from downstream.models import build, rebuild
+from downstream.models import build, load_network, rebuild
 from search.errors import InputError
-from search.weights import hash_state, load_backbone, load_weights, read_header, save_weights
+from search.genotype import Genotype, published
+from search.weights import (
+    has_architecture,
+    hash_state,
+    load_backbone,
+    load_weights,
+    read_header,
+    save_weights,
+)
 
 
 def network(**changes: object) -> torch.nn.Module:
@@ -24,6 +34,23 @@ def test_a_file_rebuilds_and_fills_its_network(tmp_path: Path) -> None:
     assert hash_state(again) == hash_state(first)
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(again.eval()(x), first.eval()(x))
+
+
+def test_another_genotype_is_refused_with_both_hashes(tmp_path: Path) -> None:
+    """The same tensors in another wiring: names and shapes alone would not tell."""
+    first = published("DARTS_V2")
+    values = first.to_dict()
+    other = Genotype.from_dict(json.loads(json.dumps(values).replace("max_pool", "avg_pool")))
+    size = {"channels": 4, "cells": 3, "classes": 5}
+    trained, another = build(first, **size), build(other, **size)
+    assert {k: v.shape for k, v in trained.state_dict().items()} == {
+        k: v.shape for k, v in another.state_dict().items()
+    }
+    save_weights(tmp_path / "w.safetensors", trained)
+    with pytest.raises(InputError) as error:
+        load_weights(tmp_path / "w.safetensors", another)
+    assert trained.architecture_hash[:12] in str(error.value)
+    assert another.architecture_hash[:12] in str(error.value)
 
 
 @pytest.mark.parametrize("changes", [{"channels": 8}, {"precision": "real"}, {"classes": 6}])
@@ -61,3 +88,23 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) 
     (tmp_path / "w.safetensors").write_bytes(content)
     with pytest.raises(InputError, match="not a readable safetensors file"):
         read_header(tmp_path / "w.safetensors")
+
+
+def test_headers_and_tensors_that_do_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    first = network()
+    header = {"architecture": json.dumps(first.architecture), "architecture_hash": first.architecture_hash}
+    save_file({"a": torch.zeros(2)}, path, metadata=header)
+    assert has_architecture(path)
+    with pytest.raises(InputError, match="its tensors are not those of its architecture"):
+        load_weights(path, first)
+    save_file({"a": torch.zeros(2)}, path, metadata={"architecture": "{"})
+    with pytest.raises(InputError, match="the architecture in its header is not valid JSON"):
+        read_header(path)
+    save_file({"a": torch.zeros(2)}, path, metadata={"architecture": "{}"})
+    with pytest.raises(InputError, match="these weights are of architecture None, the network is"):
+        load_weights(path, first)
+    with pytest.raises(InputError, match="of an architecture that this version does not know"):
+        load_network(path)
+    save_file({"a": torch.zeros(2)}, path)
+    assert not has_architecture(path)

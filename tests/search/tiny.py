@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from search.data import Images
-from search.run import SearchSettings
+from search.methods import SearchSettings
 from search.training import ComputeSettings
 
 COMPUTE = ComputeSettings(device="cpu", precision="32-true", threads=1)
@@ -21,7 +21,7 @@ def images(count: int = 160, classes: int = 4, size: int = 16, seed: int = 0) ->
 
 
 def settings(**method: dict) -> SearchSettings:
-    """Four channels, three cells, 32 + 32 images; ``method`` overrides settings of single methods."""
+    """Four channels, three cells, 32 + 32 images; ``method`` replaces or adds entries of ``search.method``."""
     return SearchSettings.model_validate(
         {
             "methods": ["cp_nas"],
