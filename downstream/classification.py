@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any, Protocol, Self
 
 import torch
 from lightning_fabric import Fabric
@@ -17,7 +18,8 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from downstream.classification_settings import RetrainSettings, StageSettings
-from downstream.models import build, rebuild
+from downstream.models import build
+from downstream.recalibration import recalibrate
 from search.binary import reconstruction_error, set_stage
 from search.errors import InputError
 from search.genotype import Genotype
@@ -28,24 +30,37 @@ from search.training import (
     Evaluation,
     Progress,
     Resume,
-    average_gradients,
+    cosine,
     evaluate,
+    load_precision_state,
     peak_memory_mib,
-    place,
+    precision_state,
+    prepare,
+    reduce_sum,
     rng_state,
     seed_all,
     set_rng_state,
+    update,
 )
-from search.weights import load_weights, read_header
 
 
 class EpochBatches(Protocol):
     """What the trainer reads: :class:`search.data.Batches` or :class:`search.image_folder.FolderBatches`."""
 
+    batch_size: int
+
     def __len__(self) -> int: ...  # noqa: D105
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of an epoch."""
+        ...
+
+    def indices(self, epoch: int) -> Iterator[Tensor]:
+        """Which images of the set these batches hold."""
+        ...
+
+    def plain(self) -> Self:
+        """All images of the set, unaugmented and in their own order."""
         ...
 
 
@@ -75,19 +90,23 @@ def _is_handmade(name: str) -> bool:
     return name in handmade.NAMES
 
 
-def load_teacher(path: str | Path) -> nn.Module:
-    """A trained network from one of the suite's weight files, frozen and in evaluation mode."""
-    model = rebuild(read_header(path)["architecture"])
-    load_weights(path, model)
-    return model.eval().requires_grad_(False)
-
-
 @dataclass(frozen=True)
 class Retrained:
-    """A finished training: the network (averaged weights where EMA is on), history, and what it cost."""
+    """A finished training.
+
+    Attributes:
+        model: The network as it was evaluated: averaged weights where EMA is on, recalibrated where asked for.
+        evaluation: Of ``model`` on the test images.
+        recalibrated_images: Training images that batch norm was recalibrated with; 0 for none.
+        history: One row an epoch; the last one is of before the recalibration.
+        timing: Seconds since the start by epoch.
+        images_seen: Training images of all epochs and processes.
+        seconds, peak_memory_mib: What it cost.
+    """
 
     model: nn.Module
     evaluation: Evaluation
+    recalibrated_images: int
     history: list[dict[str, Any]]
     timing: list[dict[str, Any]]
     images_seen: int
@@ -103,10 +122,12 @@ class Trainer:
         model: From :func:`build_network`.
         settings: The recipe.
         classes: Number of classes.
-        train, test: Batches.
+        train, test: Batches of ``batch_size / accumulation`` images over all processes.
         seed: Decides drop path and all else that is drawn.
         resume: Where the state of an unfinished run is kept.
         title: Name in the progress lines.
+        quiet: Without progress lines.
+        teacher: Gives logits of images and their places in the set (see :mod:`downstream.teacher`).
     """
 
     def __init__(
@@ -121,13 +142,15 @@ class Trainer:
         resume: Resume,
         title: str = "retrain",
         quiet: bool = False,
+        teacher: nn.Module | None = None,
     ) -> None:
         self.fabric, self.settings, self.train_batches, self.test_batches = fabric, settings, train, test
-        self.model = place(model, fabric.device)
+        self.model = prepare(fabric, model)
+        self.teacher = teacher
+        self.updates_an_epoch = len(train) // settings.accumulation
         self.resume, self.title, self.quiet, self.seed = resume, title, quiet, seed
         loss = settings.loss
         self.class_mean = ClassMeanLoss(classes, loss.class_mean_rate).to(fabric.device)
-        self.teacher = load_teacher(loss.teacher).to(fabric.device) if loss.teacher else None
         if loss.class_mean_weight > 0 and settings.network.auxiliary_weight > 0:
             raise InputError(
                 "class_mean_weight and auxiliary_weight are both set",
@@ -138,6 +161,11 @@ class Trainer:
                 "teacher_weight is set without a teacher",
                 where="loss",
                 mend="give loss.teacher a weight file",
+            )
+        if self.updates_an_epoch == 0:
+            raise InputError(
+                f"{len(train)} batches are less than the {settings.accumulation} of one update",
+                where="accumulation",
             )
         self.average = (
             AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
@@ -185,9 +213,11 @@ class Trainer:
                         self.resume.save(self._state(optimiser))
             first += stage.epochs
         progress.close()
+        recalibrated = self._recalibrate() if self.settings.recalibrate_images else 0
         return Retrained(
             self._evaluated(),
             self.evaluation,
+            recalibrated,
             self.history,
             self.timing,
             self.images_seen,
@@ -214,29 +244,30 @@ class Trainer:
         self.model.train()
         if isinstance(self.model, Network):
             self.model.drop_path = self.settings.network.drop_path * overall / max(self.epochs, 1)
-        updates_an_epoch = max(1, len(self.train_batches) // self.settings.accumulation)
-        loss_sum = correct = seen = 0.0
+        steps = self.settings.accumulation
+        sums = torch.zeros(3, dtype=torch.float64)
         optimiser.zero_grad(set_to_none=True)
-        for index, (x, y) in enumerate(self.train_batches.epoch(overall)):
-            update, position = divmod(index, self.settings.accumulation)
+        batches = zip(self.train_batches.epoch(overall), self.train_batches.indices(overall), strict=True)
+        for index, ((x, y), chosen) in enumerate(islice(batches, self.updates_an_epoch * steps)):
+            number_of_update, position = divmod(index, steps)
             if position == 0:
-                self._set_rate(optimiser, stage, (epoch + min(1.0, update / updates_an_epoch)) / stage.epochs)
-            loss, logits = self._loss(x, y)
-            self.fabric.backward(loss / self.settings.accumulation)
-            if position == self.settings.accumulation - 1:
+                self._set_rate(
+                    optimiser, stage, (epoch + number_of_update / self.updates_an_epoch) / stage.epochs
+                )
+            loss, logits = self._loss(x, y, chosen)
+            self.fabric.backward(loss / steps)
+            if position == steps - 1:
                 self._update(optimiser)
-            loss_sum += loss.item() * len(y)
-            correct += (logits.argmax(1) == y).sum().item()
-            seen += len(y)
-        self.images_seen += int(seen) * self.fabric.world_size
-        self.evaluation = evaluate(
-            self.fabric, self._evaluated(), self._evaluated(), self.test_batches.epoch(0)
-        )
+            correct = (logits.argmax(1) == y).sum().item()
+            sums += torch.tensor([loss.item() * len(y), correct, len(y)], dtype=torch.float64)
+        loss_sum, correct, seen = reduce_sum(self.fabric, sums).tolist()
+        self.images_seen += int(seen)
+        self._evaluate()
         return {
             "epoch": overall,
             "stage": number,
-            "train_loss": loss_sum / max(seen, 1),
-            "train_accuracy": correct / max(seen, 1),
+            "train_loss": loss_sum / seen,
+            "train_accuracy": correct / seen,
             "accuracy": self.evaluation.accuracy,
             "top5": self.evaluation.top5,
             "loss": self.evaluation.loss,
@@ -244,52 +275,64 @@ class Trainer:
             "images_seen": self.images_seen,
         }
 
+    def _evaluate(self) -> None:
+        model = self._evaluated()
+        self.evaluation = evaluate(self.fabric, model, model, self.test_batches.epoch(0))
+
+    def _recalibrate(self) -> int:
+        """Recalibrate what is exported and evaluate it again; gives the number of training images it took."""
+        size = self.settings.batch_size // self.settings.accumulation
+        count = min(math.ceil(self.settings.recalibrate_images / size), len(self.train_batches))
+        recalibrate(self.fabric, self._evaluated(), self.train_batches.epoch(self.epochs), count)
+        self._evaluate()
+        return count * size
+
     def _set_rate(self, optimiser: Optimizer, stage: StageSettings, progress: float) -> None:
-        wave = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * progress, dtype=torch.float64)).item())
         for group in optimiser.param_groups:
-            group["lr"] = stage.final_learning_rate + (stage.learning_rate - stage.final_learning_rate) * wave
+            group["lr"] = cosine(progress, stage.learning_rate, stage.final_learning_rate)
 
     def _update(self, optimiser: Optimizer) -> None:
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
-        average_gradients(self.fabric, parameters)
-        if self.settings.clip > 0:
-            nn.utils.clip_grad_norm_(parameters, self.settings.clip)
-        optimiser.step()
+        update(self.fabric, optimiser, self.model.parameters(), self.settings.clip)
         optimiser.zero_grad(set_to_none=True)
+        self.class_mean.follow(lambda value: reduce_sum(self.fabric, value))
         if self.average is not None:
             self.average.update_parameters(self.model)
 
-    def _loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The recipe's loss of a batch, and the logits (B, classes)."""
+    def _loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The recipe's loss of a step, and the logits (B, classes).
+
+        Its mean over the steps of an accumulation and over all processes is the loss of the global batch.
+        """
         chosen = self.settings.loss
         with self.fabric.autocast():
-            auxiliary = None
-            if chosen.class_mean_weight > 0:
-                features = self.model.forward_features(x)  # type: ignore[operator]
-                last = features[max(features)]
-                pooled = F.adaptive_avg_pool2d(last, 1).flatten(1)
-                output = self.model.classifier(pooled)  # type: ignore[operator]
-            else:
-                output = self.model(x)
-            if isinstance(output, tuple):
-                output, auxiliary = output
+            output, auxiliary, last = self._forward(x)
             loss = F.cross_entropy(output, y, label_smoothing=chosen.label_smoothing)
             if self.teacher is not None:
-                with torch.no_grad():
-                    target = self.teacher(x)
-                soft = distillation(output, target, chosen.temperature)
+                soft = distillation(output, self.teacher(x, indices), chosen.temperature)
                 loss = chosen.teacher_weight * soft + (1 - chosen.teacher_weight) * loss
             if auxiliary is not None:
                 loss = loss + self.settings.network.auxiliary_weight * F.cross_entropy(
                     auxiliary, y, label_smoothing=chosen.label_smoothing
                 )
-        if chosen.class_mean_weight > 0:
-            loss = loss + chosen.class_mean_weight * self.class_mean(last.float(), y)
+        if last is not None:
+            # a sum over the samples of the global batch, where the others are means
+            parts = self.settings.accumulation * self.fabric.world_size
+            loss = loss + chosen.class_mean_weight * (parts * self.class_mean(last.float(), y))
         if chosen.kernel_weight > 0:
             loss = loss + chosen.kernel_weight * kernel_loss(self.model)
         if chosen.reconstruction_weight > 0:
             loss = loss + chosen.reconstruction_weight * reconstruction_error(self.model)
         return loss, output.detach()
+
+    def _forward(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Logits, those of the auxiliary head if there is one, and the last map if its class means are wanted."""
+        if self.settings.loss.class_mean_weight > 0:
+            features = self.model.forward_features(x)  # type: ignore[operator]
+            last = features[max(features)]
+            tail = getattr(self.model, "tail", nn.Identity())  # XNOR-Net's batch norm before the classifier
+            return self.model.classifier(F.adaptive_avg_pool2d(tail(last), 1).flatten(1)), None, last  # type: ignore[operator]
+        output = self.model(x)
+        return (*output, None) if isinstance(output, tuple) else (output, None, None)
 
     def _evaluated(self) -> nn.Module:
         """The network that is evaluated and exported: the averaged one where EMA is on."""
@@ -310,6 +353,7 @@ class Trainer:
             "history": copy.deepcopy(self.history),
             "timing": self.timing,
             "images_seen": self.images_seen,
+            "precision": precision_state(self.fabric),
             "rng": rng_state(),
         }
 
@@ -320,4 +364,5 @@ class Trainer:
         self.class_mean.means = state["class_mean"]
         self.history, self.timing = state["history"], state["timing"]
         self.images_seen = state["images_seen"]
+        load_precision_state(self.fabric, state["precision"])
         set_rng_state(state["rng"])

@@ -66,8 +66,12 @@ class LossSettings(Settings):
         class_mean_rate: How fast the running class means follow.
         reconstruction_weight: Weight of L_R (4.23).
         label_smoothing: Of the cross entropy.
-        teacher: Weight file of this suite with a trained teacher, or null.
+        teacher: A trained teacher's weight file, or null: one of this suite's, or the state of a torchvision
+            ResNet (``.pth``, or ``.safetensors`` with torchvision's names).
         teacher_weight: Share of the distillation loss; the hard labels have the rest.
+        teacher_cache: ``none`` asks the teacher about every augmented image; ``fixed`` asks once about every image
+            without augmentation and keeps the answers: cheaper, and another recipe, since the teacher does not
+            see the student's crop (Beyer et al., CVPR 2022, find such a fixed teacher the weaker one).
         temperature: T of the distillation.
     """
 
@@ -78,6 +82,7 @@ class LossSettings(Settings):
     label_smoothing: float = Field(ge=0, lt=1)
     teacher: str | None
     teacher_weight: float = Field(ge=0, le=1)
+    teacher_cache: Literal["none", "fixed"]
     temperature: float = Field(gt=0)
 
 
@@ -88,9 +93,11 @@ class RetrainSettings(Settings):
         train_images, test_images: How many are used, class-balanced; 0 for all (arrays only).
         augmentation: For images in memory (CIFAR-10).
         crop: For image folders (ImageNet).
-        batch_size: Global batch; ``accumulation`` steps make one update of it.
+        batch_size: Global batch, over all processes; ``accumulation`` steps make one update of it.
         clip: Largest norm of the gradient; 0 for no limit.
         ema: Decay of the averaged weights that are evaluated and exported; 0 for none.
+        recalibrate_images: Training images from which batch norm's statistics are estimated anew after the last
+            epoch, before the final evaluation and the export; 0 to leave them as training left them.
         workers: Loading processes of an image folder; no influence on the numbers.
     """
 
@@ -105,4 +112,5 @@ class RetrainSettings(Settings):
     accumulation: int = Field(ge=1)
     clip: float = Field(ge=0)
     ema: float = Field(ge=0, lt=1)
+    recalibrate_images: int = Field(ge=0)
     workers: int = Field(ge=0)

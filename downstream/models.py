@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
+from search.binary import set_stage
 from search.errors import InputError, nearest
 from search.genotype import Genotype, published, published_names
 from search.network import Network, NetworkConfig, Stem
 from search.operations import Form, OperationStyle
+from search.weights import load_weights, read_header
 
 Precision = Literal["1bit", "real"]
 
@@ -105,3 +108,39 @@ def rebuild(architecture: dict[str, Any]) -> nn.Module:
     config = dict(architecture["config"])
     style = OperationStyle(**config.pop("style"))
     return Network(Genotype.from_dict(architecture["genotype"]), NetworkConfig(style=style, **config))
+
+
+def binarised(activations: bool, weights: bool) -> str:
+    """What a weight file's header says of the stage of binarisation that its weights were trained in."""
+    return (
+        " ".join(name for name, on in (("activations", activations), ("weights", weights)) if on) or "nothing"
+    )
+
+
+def load_network(path: str | Path, network: nn.Module | None = None) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of one of the suite's weight files with its weights, and the file's header.
+
+    It is binarised as it was when it was exported: a two-stage recipe that was cut after its first stage gives
+    a network of 1-bit activations and real weights.
+
+    Args:
+        path: The file.
+        network: The network that it must be of and that gets the weights; None to build it from the header.
+
+    Raises:
+        InputError: If the file is not one of the suite's, is of another network than ``network``, or if its
+            content does not fit its own header.
+    """
+    header = read_header(path)
+    if network is None:
+        try:
+            network = rebuild(header["architecture"])
+        except (AttributeError, KeyError, TypeError) as error:
+            raise InputError(
+                f"is of an architecture that this version does not know ({type(error).__name__}: {error})",
+                where=path,
+            ) from None
+    load_weights(path, network)
+    parts = str(header.get("binarised", "activations weights")).split()
+    set_stage(network, activations="activations" in parts, weights="weights" in parts)
+    return network, header

@@ -3,77 +3,79 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lightning_fabric import Fabric
+from torch import nn
 
-from downstream.classification import EpochBatches, Trainer, build_network
+from downstream.classification import Retrained, Trainer, build_network
 from downstream.classification_settings import RetrainSettings
+from downstream.models import binarised
+from downstream.teacher import fix_teacher, identity_of, load_teacher
 from pipelines import params, stage
 from pipelines.cost import cost_object
-from pipelines.networks import load_entry
+from pipelines.networks import Entry, load_entry
 from pipelines.record import dataset_of, write_record
-from search.data import Batches, load_cifar10, load_manifest, split
-from search.files import write_csv
-from search.image_folder import FolderBatches
-from search.training import Resume, seed_all, set_up
+from pipelines.tasks import Task, load_task
+from search.files import sha256_file, write_csv
+from search.training import Resume, place, seed_all, set_up
 from search.weights import hash_state, save_weights
 
 RESUME = Path("runs/.resume")
+TEACHERS = Path("runs/.teacher")
+"""Logits of teachers that were asked once, about every image without augmentation."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """The data of a classification task: batches, number of classes, input size, and the manifest."""
-
-    train: EpochBatches
-    test: EpochBatches
-    classes: int
-    size: int
-    train_images: int
-    test_images: int
-    manifest: dict[str, Any]
-
-
-def load_task(name: str, settings: RetrainSettings, seed: int, fabric: Fabric) -> Task:
-    """Read ``data/cifar10`` or ``data/imagenet`` as the recipe asks."""
-    manifest = load_manifest(Path("data") / name)
-    where: dict[str, Any] = {"rank": fabric.global_rank, "world": fabric.world_size, "device": fabric.device}
-    size = settings.batch_size // settings.accumulation
-    if name == "cifar10":
-        train, test = load_cifar10("data/cifar10", "train"), load_cifar10("data/cifar10", "test")
-        if settings.train_images:
-            (train,) = split(train, (settings.train_images,), seed=0)
-        if settings.test_images:
-            (test,) = split(test, (settings.test_images,), seed=0)
-        return Task(
-            Batches(train, size, seed=seed, augmentation=settings.augmentation, **where),
-            Batches(test, size, **where),
-            train.classes,
-            train.pixels.shape[-1],
-            len(train),
-            len(test),
-            manifest,
-        )
-    root = Path("data/imagenet") / manifest["root"]
-    folder_train = FolderBatches(
-        root / "train", settings.crop, size, training=True, seed=seed, workers=settings.workers, **where
+def open_teacher(name: str, settings: RetrainSettings, task: Task, fabric: Fabric) -> nn.Module | None:
+    """The recipe's teacher, ready to be asked, or None; a fixed one is asked about all training images first."""
+    loss = settings.loss
+    if loss.teacher is None:
+        return None
+    teacher = place(load_teacher(loss.teacher, name, task.train.classes), fabric.device)
+    if loss.teacher_cache == "none":
+        return teacher
+    identity = identity_of(
+        loss.teacher,
+        task.manifest["sha256"],
+        fabric,
+        task=name,
+        images=task.train.images,
+        crop=settings.crop.model_dump(include={"size", "resize", "decoder"}),
     )
-    folder_test = FolderBatches(
-        root / "val", settings.crop, size, training=False, seed=seed, workers=settings.workers, **where
-    )
-    return Task(
-        folder_train,
-        folder_test,
-        len(folder_train.classes),
-        settings.crop.size,
-        len(folder_train.samples),
-        len(folder_test.samples),
-        manifest,
-    )
+    return fix_teacher(fabric, teacher, task.train.batches.plain(), task.train.images, identity, TEACHERS)
+
+
+def header(name: str, entry: Entry, settings: RetrainSettings, seed: int) -> dict[str, str]:
+    """What a weight file says of itself besides its architecture, all that its evaluation needs included."""
+    last = settings.stages[-1]
+    return {
+        "task": name,
+        "network": entry.name,
+        "genotype_hash": entry.genotype_hash or "",
+        "seed": str(seed),
+        "binarised": binarised(last.binary_activations, last.binary_weights),
+        "crop": json.dumps(settings.crop.model_dump(), sort_keys=True),
+    }
+
+
+def measured(trained: Retrained) -> dict[str, float]:
+    """The metrics of a finished training."""
+    found: dict[str, float] = {
+        "accuracy": trained.evaluation.accuracy,
+        "top5": trained.evaluation.top5,
+        "loss": trained.evaluation.loss,
+        "epochs": len(trained.history),
+        "images_seen": trained.images_seen,
+        "seconds": round(trained.seconds, 3),
+        "images_per_second": round(trained.images_seen / max(trained.seconds, 1e-9), 2),
+        "peak_memory_mib": round(trained.peak_memory_mib, 1),
+    }
+    if trained.recalibrated_images:
+        found["recalibrated_images"] = trained.recalibrated_images
+        found["accuracy_before_recalibration"] = trained.history[-1]["accuracy"]
+    return found
 
 
 def main() -> None:
@@ -91,8 +93,10 @@ def main() -> None:
     fabric = set_up(active.compute, arguments.seed)
     task = load_task(arguments.task, settings, arguments.seed, fabric)
     seed_all(arguments.seed)
-    model = build_network(entry.network, arguments.precision, task.classes, settings)
+    model = build_network(entry.network, arguments.precision, task.train.classes, settings)
+    teacher = open_teacher(arguments.task, settings, task, fabric)
     key = f"{entry.name}-{arguments.precision}-s{arguments.seed}"
+    teacher_hash = sha256_file(settings.loss.teacher) if settings.loss.teacher else None
     identity = {
         "kind": "retrain",
         "task": arguments.task,
@@ -103,27 +107,28 @@ def main() -> None:
         "device": fabric.device.type,
         "precision": active.compute.precision,
         "world": fabric.world_size,
+        "teacher": teacher_hash,
     }
     resume = Resume(RESUME, identity)
     trained = Trainer(
         fabric,
         model,
         settings,
-        task.classes,
-        task.train,
-        task.test,
+        task.train.classes,
+        task.train.batches,
+        task.test.batches,
         arguments.seed,
         resume,
         f"{arguments.task} {key}",
+        teacher=teacher,
     ).run()
     if not fabric.is_global_zero:
         return
     with stage.output_folder(Path("runs/retrain") / arguments.task / key) as folder:
-        weights = folder / "model.safetensors"
         save_weights(
-            weights,
+            folder / "model.safetensors",
             trained.model,
-            {"task": arguments.task, "network": entry.name, "seed": str(arguments.seed)},
+            header(arguments.task, entry, settings, arguments.seed),
         )
         write_record(
             folder,
@@ -137,29 +142,22 @@ def main() -> None:
                 "seed": arguments.seed,
                 "task": arguments.task,
                 "dataset": dataset_of(
-                    task.manifest, train_images=task.train_images, test_images=task.test_images
+                    task.manifest, train_images=task.train.images, test_images=task.test.images
                 ),
                 "paper_scale": active.paper_scale,
                 "architecture_hash": model.architecture_hash,
                 "genotype_hash": entry.genotype_hash,
                 "weights_hash": hash_state(trained.model),
+                "teacher_hash": teacher_hash,
+                "compute": {"device": fabric.device.type, "precision": active.compute.precision},
             },
-            metrics={
-                "accuracy": trained.evaluation.accuracy,
-                "top5": trained.evaluation.top5,
-                "loss": trained.evaluation.loss,
-                "epochs": len(trained.history),
-                "images_seen": trained.images_seen,
-                "seconds": round(trained.seconds, 3),
-                "images_per_second": round(trained.images_seen / max(trained.seconds, 1e-9), 2),
-                "peak_memory_mib": round(trained.peak_memory_mib, 1),
-            },
+            metrics=measured(trained),
             params={"retrain": {arguments.task: settings.model_dump()}},
             started=started,
             seeds=[arguments.seed],
             data={task.manifest["name"]: task.manifest["sha256"]},
             history=trained.history,
-            cost=cost_object(trained.model, (task.size, task.size)),
+            cost=cost_object(trained.model, (task.train.size, task.train.size)),
             genotype=entry.genotype,
         )
         write_csv(folder / "timing.csv", trained.timing)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.datasets.manifest import ContentHash
+from pipelines.datasets.manifest import write_manifest
+from pipelines.stage import output_folder
 from search.errors import InputError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp")
@@ -35,6 +34,32 @@ def existing_folder(folder: str | None, key: str) -> Path:
     return path
 
 
+def describe(target: Path, root: Path, name: str, found: Layout, *, hashed: str, **more: Any) -> None:
+    """Write ``target``: nothing but the manifest of a checked folder of the user's.
+
+    Args:
+        target: The prepared data set's folder.
+        root: The user's folder.
+        name: The data set's name in the results.
+        found: What the check found.
+        hashed: What the sha256 is over, for the manifest's note.
+        more: What the stages of this task need besides.
+    """
+    with output_folder(target) as folder:
+        write_manifest(
+            folder,
+            name=name,
+            stand_in=False,
+            note=f"the user's folder; sha256 is over {hashed}",
+            sha256=found.sha256,
+            counts=found.counts,
+            root=str(root),
+            **more,
+            classes=found.classes,
+            **found.more,
+        )
+
+
 def listed(names: set[str]) -> str:
     """The first few of some names, and how many more there are."""
     shown = sorted(names)[:SHOWN]
@@ -45,61 +70,3 @@ def listed(names: set[str]) -> str:
 def is_picture(name: str) -> bool:
     """Whether a file name ends like a picture's."""
     return name.lower().endswith(PICTURES)
-
-
-def pictures(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """The picture files of a folder by name; an empty file is an error, hidden files are passed over."""
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if not entry.name.startswith(".") and is_picture(entry.name) and entry.is_file():
-            if entry.stat().st_size == 0:
-                raise InputError("empty file: half-copied?", where=entry.path)
-            yield entry
-
-
-def check_image_folder(root: Path, classes: int | None) -> Layout:
-    """Check ``train/<class>/*`` and ``val/<class>/*``.
-
-    Args:
-        root: The folder that holds train/ and val/.
-        classes: The number of classes there must be; None for any.
-    """
-    found = {split: _class_folders(root, split) for split in ("train", "val")}
-    only = {"train": found["train"] - found["val"], "val": found["val"] - found["train"]}
-    differences = "; ".join(f"only in {split}: {listed(names)}" for split, names in only.items() if names)
-    if differences:
-        raise InputError(f"train and val do not have the same classes: {differences}", where=root)
-    if classes is not None and len(found["train"]) != classes:
-        raise InputError(f"{len(found['train'])} class folders", where=root / "train", allowed=classes)
-    content, counts = ContentHash(), {"classes": len(found["train"])}
-    for split, names in found.items():
-        counts[f"{split}_images"] = sum(
-            _count_class(root / split / name, root, content) for name in sorted(names)
-        )
-    return Layout(counts, content.hex(), classes=sorted(found["train"]))
-
-
-def _class_folders(root: Path, split: str) -> set[str]:
-    folder = root / split
-    if not folder.is_dir():
-        raise InputError(
-            f"no folder {split}/ in it",
-            where=root,
-            allowed="train/<class>/ and val/<class>/",
-            mend="ImageNet's validation pictures come in one folder: sort them into class folders first"
-            if split == "val"
-            else None,
-        )
-    names = {entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")}
-    if not names:
-        raise InputError("no class folder in it", where=folder, allowed=f"{split}/<class>/*.jpg")
-    return names
-
-
-def _count_class(folder: Path, root: Path, content: ContentHash) -> int:
-    count = 0
-    for entry in pictures(folder):
-        content.text(f"{Path(entry.path).relative_to(root)} {entry.stat().st_size}")
-        count += 1
-    if not count:
-        raise InputError("a class without pictures", where=folder, allowed=", ".join(PICTURES))
-    return count

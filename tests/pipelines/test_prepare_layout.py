@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.datasets.layout import PICTURES
 from pipelines.datasets.manifest import read_manifest
 from pipelines.datasets.settings import ImageFolderData, ReidData, SceneData
 from pipelines.prepare import prepare
 from search.errors import InputError
+from search.image_folder import EXTENSIONS
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -37,8 +40,8 @@ def classes(tmp_path: Path) -> Path:
     return tmp_path / "user"
 
 
-def folder_data(folder: Path | str, classes: int = 2) -> ImageFolderData:
-    return ImageFolderData(kind="folder", folder=str(folder), name="insects", classes=classes)
+def folder_data(folder: Path | str, classes: int = 2, **more: Any) -> ImageFolderData:
+    return ImageFolderData(kind="folder", folder=str(folder), name="insects", classes=classes, **more)
 
 
 def test_class_folders_are_described_in_place(classes: Path, tmp_path: Path) -> None:
@@ -74,6 +77,59 @@ def test_class_folder_messages(classes: Path, tmp_path: Path) -> None:
         r"no folder val/ in it; allowed: train/<class>/ and val/<class>/; .* sort them into class folders"
     )
     assert not (tmp_path / "data").exists()
+
+
+def odd(folder: Path) -> None:
+    """Beside the good pictures: one greyscale, one CMYK, one with a palette, a truncated one, one of text."""
+    Image.new("L", (40, 30)).save(folder / "train" / "ant" / "grey.jpg")
+    Image.new("CMYK", (40, 30)).save(folder / "train" / "bee" / "print.jpg")
+    Image.new("P", (40, 30)).save(folder / "val" / "bee" / "palette.png")
+    whole = folder / "train" / "bee" / "noise.jpg"
+    Image.effect_noise((64, 64), 50).convert("RGB").save(whole)
+    whole.write_bytes(whole.read_bytes()[:900])
+    (folder / "val" / "ant" / "text.jpg").write_text("no picture")
+
+
+def test_odd_pictures_are_counted_and_damaged_ones_left_out(classes: Path, tmp_path: Path) -> None:
+    odd(classes)
+    before = prepared(classes, tmp_path, damaged="skip")
+    assert before["skipped"] == {
+        "train": [],
+        "val": ["ant/text.jpg"],
+    }  # a header does not show a truncated end
+    manifest = prepared(classes, tmp_path, damaged="skip", verify="decode")
+    assert manifest["pictures"] == {"greyscale": 1, "cmyk": 1, "other_modes": 1, "damaged": 2}
+    assert manifest["skipped"] == {"train": ["bee/noise.jpg"], "val": ["ant/text.jpg"]}
+    assert manifest["empty_classes"] == []
+    assert manifest["counts"] == {"classes": 2, "train_images": 4, "val_images": 3}
+    assert manifest["sha256"] != before["sha256"]
+
+
+def prepared(folder: Path, tmp_path: Path, **more: Any) -> dict[str, Any]:
+    return read_manifest(prepare("imagenet", folder_data(folder, **more), tmp_path / "data"))
+
+
+def test_damaged_pictures_stop_unless_told_otherwise(classes: Path, tmp_path: Path) -> None:
+    odd(classes)
+    with pytest.raises(InputError, match=r"val/ant/text\.jpg: cannot be read as an image .*damaged to skip"):
+        prepared(classes, tmp_path)
+    with pytest.raises(InputError, match=r"train/bee/noise\.jpg: cannot be read .*truncated"):
+        prepared(classes, tmp_path, verify="decode")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_class_without_a_usable_picture_is_left_out(classes: Path, tmp_path: Path) -> None:
+    (classes / "val" / "bee" / "a.JPEG").write_text("no picture")
+    manifest = prepared(classes, tmp_path, damaged="skip")
+    assert manifest["classes"] == ["ant"] and manifest["empty_classes"] == ["bee"]
+    assert manifest["counts"] == {"classes": 1, "train_images": 1, "val_images": 1}
+    (classes / "train" / "ant" / "a.JPEG").unlink()
+    with pytest.raises(InputError, match="no class has a picture in both"):
+        prepared(classes, tmp_path, damaged="skip")
+
+
+def test_training_reads_the_endings_that_preparation_lists() -> None:
+    assert EXTENSIONS == PICTURES
 
 
 def test_caltech101(tmp_path: Path) -> None:

@@ -1,0 +1,237 @@
+"""Teachers for distillation: a trained network of ours or a torchvision ResNet, on the inputs it was trained with."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torchvision import models as torchvision_models
+
+from downstream.models import load_network
+from search.data import CIFAR10_MEAN, CIFAR10_STD
+from search.errors import InputError
+from search.files import atomic, sha256_file, sha256_json
+from search.image_folder import MEAN, STD
+from search.training import reduce_sum
+from search.weights import has_architecture, read_tensors
+
+NORMALISATION = {"cifar10": (CIFAR10_MEAN, CIFAR10_STD), "imagenet": (MEAN, STD)}
+"""Mean and standard deviation of the inputs of a task; torchvision's networks take ImageNet's."""
+RESNETS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+)
+"""torchvision's residual networks; no two of them have tensors of the same names and shapes."""
+
+
+class PlainBatches(Protocol):
+    """Images in their own order: what ``plain()`` of the data classes gives."""
+
+    batch_size: int
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's slices of all batches."""
+        ...
+
+    def indices(self, epoch: int) -> Iterator[Tensor]:
+        """Which images these are."""
+        ...
+
+
+class Teacher(nn.Module):
+    """A frozen network in evaluation mode, given images that are normalised for another task.
+
+    Args:
+        network: Gives logits.
+        trained: Task whose normalisation ``network`` was trained with.
+        task: Task whose normalisation the inputs have.
+    """
+
+    def __init__(self, network: nn.Module, trained: str, task: str) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False)
+        (mean, std), (own_mean, own_std) = (
+            (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in NORMALISATION[name])
+            for name in (task, trained)
+        )
+        self.same = trained == task
+        self.scale: Tensor
+        self.shift: Tensor
+        self.register_buffer("scale", (std / own_std).float())
+        self.register_buffer("shift", ((mean - own_mean) / own_std).float())
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stay in evaluation mode, whatever is asked for."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, indices: Tensor | None = None) -> Tensor:
+        """Images (B, 3, H, W) to logits (B, classes); which images of the set they are makes no difference."""
+        logits: Tensor = self.network(x if self.same else x * self.scale + self.shift)
+        return logits
+
+
+class FixedTeacher(nn.Module):
+    """A teacher that has answered already: logits of the unaugmented images, looked up by their place in the set.
+
+    Args:
+        logits: Of all images, (N, classes); may be a memory map.
+    """
+
+    def __init__(self, logits: np.ndarray) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, x: Tensor, indices: Tensor) -> Tensor:
+        """The logits (B, classes) of the images at ``indices``; of ``x`` only device and type are used."""
+        return torch.from_numpy(np.asarray(self.logits[indices.numpy()])).to(x.device, x.dtype)
+
+
+def load_teacher(path: str | Path, task: str, classes: int) -> Teacher:
+    """A teacher from a weight file; see :class:`downstream.classification_settings.LossSettings`.
+
+    Args:
+        path: One of this suite's weight files, or the state of a torchvision ResNet.
+        task: ``cifar10`` or ``imagenet``: how the images are normalised.
+        classes: The student's classes; the teacher must have as many, in the same order.
+
+    Raises:
+        InputError: If the file is neither, or has another number of classes.
+    """
+    if str(path).endswith(".safetensors") and has_architecture(path):
+        network, header = load_network(path)
+        # a file without a task was not written by a training: its inputs are those of this one
+        trained, found = str(header.get("task", task)), int(network.classifier.out_features)  # type: ignore[union-attr, arg-type]
+        if trained not in NORMALISATION:
+            raise InputError(f"was trained on {trained!r}", where=path, allowed=", ".join(NORMALISATION))
+    else:
+        network, trained = torchvision_resnet(read_state(path), path), "imagenet"
+        found = network.fc.out_features
+    if found != classes:
+        raise InputError(f"has {found} classes", where=path, allowed=f"{classes}, as the data has")
+    return Teacher(network, trained, task)
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """Tensors by name from safetensors, or from a PyTorch file that is read without unpickling code.
+
+    Also one that holds them under ``model`` or ``state_dict``, as training scripts write them.
+    """
+    if str(path).endswith(".safetensors"):
+        return read_tensors(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError("no such weight file", where=path) from None
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise InputError(f"not a readable file of tensors ({error})", where=path) from None
+    for key in ("model", "state_dict"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError("holds something else than tensors by name", where=path)
+    return dict(state)
+
+
+def torchvision_resnet(state: dict[str, Tensor], where: object) -> torchvision_models.ResNet:
+    """The torchvision ResNet that a state belongs to, told by names and shapes, with these weights."""
+    shapes = _shapes(state)
+    classes = len(state["fc.bias"]) if "fc.bias" in state else 1000
+    for name in RESNETS:
+        with torch.device("meta"):
+            empty: torchvision_models.ResNet = getattr(torchvision_models, name)(num_classes=classes)
+        if _shapes(empty.state_dict()) == shapes:
+            network = empty.to_empty(device="cpu")
+            # files from before 2018 do not count the batches; nothing here reads the count
+            counts = {
+                key: torch.zeros((), dtype=torch.long)
+                for key in empty.state_dict()
+                if key.endswith("num_batches_tracked")
+            }
+            network.load_state_dict(counts | state)
+            return network
+    raise InputError(
+        "its tensors are those of no network that is known here",
+        where=where,
+        allowed=f"weight files of this suite; states of torchvision's {', '.join(RESNETS)}",
+    )
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in state.items() if not key.endswith("num_batches_tracked")}
+
+
+def fix_teacher(
+    fabric: Fabric, teacher: Teacher, batches: PlainBatches, images: int, identity: dict[str, Any], root: Path
+) -> FixedTeacher:
+    """The teacher's logits of all unaugmented images, from a file of an earlier run or computed now.
+
+    Args:
+        fabric: All processes ask the teacher about their slices, the first one writes, all read.
+        teacher: On the device.
+        batches: The training images without augmentation, in their order.
+        images: How many.
+        identity: All that decides the logits (see :func:`identity_of`); another one is another file.
+        root: The folder of these files, outside every stage's outputs.
+    """
+    path = root / f"{sha256_json(identity)[:24]}.npy"
+    missing = torch.tensor(float(fabric.is_global_zero and not _usable(path, images)), device=fabric.device)
+    if reduce_sum(fabric, missing) > 0:
+        _ask(fabric, teacher, batches, images, path)
+    fabric.barrier()
+    return FixedTeacher(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def identity_of(path: str | Path, data: str, fabric: Fabric, **settings: Any) -> dict[str, Any]:
+    """What decides a teacher's logits: its file, the images' hash, how they are cropped, and the arithmetic."""
+    return {
+        "teacher": sha256_file(path),
+        "data": data,
+        "precision": str(fabric.strategy.precision.precision),
+        "device": fabric.device.type,
+        **settings,
+    }
+
+
+def _usable(path: Path, images: int) -> bool:
+    try:
+        return len(np.load(path, mmap_mode="r", allow_pickle=False)) == images
+    except (OSError, ValueError, EOFError):
+        return False
+
+
+def _ask(fabric: Fabric, teacher: Teacher, batches: PlainBatches, images: int, path: Path) -> None:
+    """Write the logits (images, classes) as float32, atomically; every batch is put together by a sum."""
+    with atomic(path) if fabric.is_global_zero else nullcontext() as temporary:
+        logits: np.memmap | None = None
+        done = 0
+        for (x, _), mine in zip(batches.epoch(0), batches.indices(0), strict=True):
+            with fabric.autocast():
+                part = teacher(x).float()
+            whole = part.new_zeros(min(batches.batch_size, images - done), part.shape[1])
+            whole[(mine - done).to(whole.device)] = part
+            whole = reduce_sum(fabric, whole).cpu()
+            if temporary is not None:
+                if logits is None:
+                    shape = (images, part.shape[1])
+                    logits = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+                logits[done : done + len(whole)] = whole.numpy()
+            done += len(whole)
+        if logits is not None:
+            logits.flush()
