@@ -89,6 +89,7 @@ def run_stage(network: str, precision: str, seed: int) -> Path:
     from downstream.detection.train import save_detector, train_and_evaluate
     from pipelines.networks import load_entry
     from pipelines.params import load
+    from pipelines.pretrained import describe
     from pipelines.record import write_record
     from search.files import sha256_file
     from search.training import Resume
@@ -136,6 +137,7 @@ def run_stage(network: str, precision: str, seed: int) -> Path:
                 },
                 "paper_scale": params.paper_scale,
                 "operators": operators.source(),
+                "weights": describe(spec.weights, model.backbone.load_report),
                 "architecture_hash": model.backbone.network.architecture_hash,
                 "genotype_hash": entry.genotype_hash,
             },

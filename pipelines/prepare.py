@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipelines.datasets import cifar10, image_folder, orl, scenes
+from pipelines.datasets import cifar10, detection, image_folder, orl
 from pipelines.stage import run
 
 DATA = Path("data")
@@ -32,7 +32,7 @@ def prepare(name: str, settings: Any, data: Path = DATA) -> Path:
     steps: dict[str, Callable[[Path], None]] = {
         "cifar10": lambda target: cifar10.prepare(settings, target),
         "imagenet": lambda target: image_folder.prepare(settings, target, data / "cifar10"),
-        "detection": lambda target: scenes.prepare(settings, target, data / "cifar10"),
+        "detection": lambda target: detection.prepare(settings, target, data / "cifar10"),
         "reid": lambda target: orl.prepare(settings, target),
     }
     target = data / name

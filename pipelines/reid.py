@@ -119,6 +119,7 @@ def run_stage(network: str, precision: str, seed: int) -> Path:
     from downstream.reid.loaders import Source
     from pipelines.datasets.manifest import read_manifest
     from pipelines.params import load
+    from pipelines.pretrained import describe
     from search.files import sha256_file
     from search.training import Progress
     from search.weights import save_weights
@@ -157,7 +158,8 @@ def run_stage(network: str, precision: str, seed: int) -> Path:
             "pretrained": sha256_file(weights) if weights else "",
         }
         save_weights(folder / "model.safetensors", outcome.model, header)
-        _write_record(folder, key, precision, seed, params, entry, manifest, outcome, started)
+        loaded = describe(weights, outcome.loaded)
+        _write_record(folder, key, precision, seed, params, entry, manifest, outcome, started, loaded)
     return RUNS / key
 
 
@@ -171,6 +173,7 @@ def _write_record(
     manifest: dict[str, Any],
     outcome: Outcome,
     started: float,
+    loaded: dict[str, Any] | None,
 ) -> None:
     from pipelines.record import write_record
 
@@ -191,6 +194,7 @@ def _write_record(
             "paper_scale": params.paper_scale,
             "architecture_hash": outcome.model.architecture_hash,
             "genotype_hash": entry.genotype_hash,
+            "weights": loaded,
         },
         metrics=outcome.metrics,
         params={"reid": settings.model_dump(mode="json")},

@@ -155,6 +155,7 @@ def _set_ssd(config: Any, settings: DetectionSettings, widths: list[int], classe
 def _set_schedule(config: Any, settings: DetectionSettings) -> None:
     config.train_cfg.update(max_epochs=settings.epochs)
     config.val_cfg = config.val_dataloader = config.val_evaluator = None
+    config.custom_hooks[0].evaluate_every = settings.evaluate_every
     decay = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     config.optim_wrapper.optimizer = (
         {"type": "SGD", "momentum": settings.momentum, **decay}

@@ -6,7 +6,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from search.binary import Estimator, QuantConv2d, Scale, SignActivation, SignWeight
+from search.binary import Estimator, QuantConv2d, Scale, Shared, SignActivation, SignWeight, value_of
 
 
 @MODELS.register_module(force=True)
@@ -58,7 +58,7 @@ class BinaryConv(QuantConv2d):
         self.pre_norm = nn.BatchNorm2d(in_channels) if pre_norm else nn.Identity()
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor | Shared) -> Tensor:
         """(N, in, H, W) to (N, out, H', W')."""
-        y = super().forward(self.pre_norm(input))
+        y = super().forward(self.pre_norm(value_of(input)))
         return y if self.bias is None else y + self.bias[:, None, None]

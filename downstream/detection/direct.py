@@ -8,7 +8,8 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from downstream.detection.train import evaluate, make_runner, save_detector, train
+from downstream.detection.evaluation import evaluate
+from downstream.detection.train import make_runner, save_detector, train
 from search.errors import InputError
 from search.files import read_json, write_csv, write_json
 

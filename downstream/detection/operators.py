@@ -5,6 +5,8 @@ MMDetection imports ``mmcv._ext``, which only a compiled mmcv has. Where it is m
 on torchvision's kernels, CPU and CUDA, with the same values and gradients. Any other operator stops on its
 first call; nothing is silently different. ``python -m downstream.detection.operators --persist`` writes the
 same module into the environment, so that MMDetection's own programs find it without our help.
+
+Compiled mmcv has the focal loss for CUDA alone; on the CPU MMDetection computes it in Python, with either mmcv.
 """
 
 from __future__ import annotations

@@ -51,6 +51,9 @@ class DetectionSettings(Settings):
     steps: Annotated[tuple[int, ...], Field(strict=False)] = Field(
         description="Epochs after which the rate is divided by 10"
     )
+    evaluate_every: int = Field(
+        0, ge=0, description="Test after every so many epochs too, for curves over time; 0: only at the end"
+    )
     flip: float = Field(ge=0, le=1, description="Probability of a horizontal flip in training")
     train_images: int = Field(ge=0, description="Use the first so many training images; 0 for all")
     test_images: int = Field(ge=0, description="Use the first so many test images; 0 for all")

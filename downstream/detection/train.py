@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,10 @@ from safetensors.torch import save_file
 
 from downstream.detection.compose import BackboneSpec, compose
 from downstream.detection.data import DetectionData
+from downstream.detection.datasets import skipped_boxes
+from downstream.detection.evaluation import evaluate, quiet
 from downstream.detection.settings import DetectionSettings
 from search.files import atomic, read_json, write_json
-
-COCO_KEYS = {"coco_map": "coco/bbox_mAP", "coco_map50": "coco/bbox_mAP_50"}
-VOC_KEYS = {"voc_map50": "pascal_voc/mAP"}
 
 
 @dataclass
@@ -29,8 +26,8 @@ class Outcome:
 
     Attributes:
         metrics: Flat numbers for metrics.json.
-        history: One row an epoch.
-        counts: Images in training and test, boxes without area that were skipped.
+        history: One row an epoch; with ``evaluate_every``, the last one has the final measures.
+        counts: Images in training and test, and boxes without area that were skipped in reading either.
         model: The trained detector.
         test_set: The test data set, for pictures.
     """
@@ -74,6 +71,8 @@ def train_and_evaluate(
     evaluation = time.perf_counter()
     trained = evaluate(runner)
     finished = time.perf_counter()
+    if settings.evaluate_every:
+        history[-1] |= trained
     test_set, train_set = runner.test_dataloader.dataset, runner.train_dataloader.dataset
     train_seconds = sum(row["seconds"] for row in history)
     metrics = {
@@ -85,8 +84,14 @@ def train_and_evaluate(
         "train_seconds": train_seconds,
         "evaluation_seconds": finished - evaluation,
         "images_per_second": len(train_set) * settings.epochs / train_seconds,
+        "test_images_per_second": len(test_set) / (finished - evaluation),
     }
-    counts = {"train_images": len(train_set) // settings.repeat, "test_images": len(test_set)}
+    counts = {
+        "train_images": len(train_set) // settings.repeat,
+        "test_images": len(test_set),
+        "train_boxes_skipped": skipped_boxes(train_set),
+        "test_boxes_skipped": skipped_boxes(test_set),
+    }
     return Outcome(metrics, history, counts, runner.model, test_set)
 
 
@@ -98,16 +103,6 @@ def train(config: Any) -> Any:
     return runner
 
 
-def evaluate(runner: Any) -> dict[str, float]:
-    """COCO's mAP and mAP@0.5 and VOC's 11-point mAP@0.5 of the Runner's model, in [0, 1], in one pass.
-
-    CocoMetric gives nothing when there was no detection at all: that is 0.
-    """
-    with quiet(), threads_for_processes():
-        values = runner.test()
-    return {key: float(values.get(name, 0.0)) for key, name in {**COCO_KEYS, **VOC_KEYS}.items()}
-
-
 def make_runner(config: Any, name: str, *, resume: bool = False) -> Any:
     """A Runner; ``name`` tells apart what is global by name in MMEngine."""
     from mmengine.runner import Runner
@@ -117,28 +112,6 @@ def make_runner(config: Any, name: str, *, resume: bool = False) -> Any:
     own.experiment_name = f"{Path(own.work_dir).name}-{name}-{time.monotonic_ns()}"
     own.visualizer = {**own.visualizer, "name": own.experiment_name}
     return Runner.from_cfg(own)
-
-
-@contextlib.contextmanager
-def threads_for_processes() -> Iterator[None]:
-    """Let VOCMetric match boxes in threads: it forks worker processes, and a fork of torch's threads can hang."""
-    from multiprocessing.pool import ThreadPool
-
-    from mmdet.evaluation.functional import mean_ap
-
-    forking = mean_ap.Pool
-    mean_ap.Pool = ThreadPool
-    try:
-        yield
-    finally:
-        mean_ap.Pool = forking
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep pycocotools' prints off standard output, which belongs to results."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
 
 
 def save_detector(path: Path, model: torch.nn.Module, header: Mapping[str, str]) -> None:

@@ -37,7 +37,7 @@ class Outcome:
     Attributes:
         model: The trained network.
         metrics: Flat numbers for the record; shares in [0, 1].
-        history: One row an epoch.
+        history: One row an epoch; with ``evaluate_every``, some have rank-1 and mAP, the last one always.
         evaluation: The final evaluation, for pictures.
         loaded: What of the pretrained weights was used; None without.
         loaders: The data, for counts.
@@ -113,9 +113,20 @@ def run(
         else None
     )
     prepared = time.perf_counter() - started
-    history = train.train(network, data, settings, seed=seed, device=device, resume=resume, report=report)
+    history = train.train(
+        network,
+        data,
+        settings,
+        seed=seed,
+        device=device,
+        resume=resume,
+        report=report,
+        measure=lambda: _shares(measure(network)),
+    )
     trained = time.perf_counter()
     final = measure(network)
+    if settings.evaluate_every:
+        history[-1].update(_shares(final))
     if resume is not None:
         resume.remove()
     images, seconds = sum(row["images"] for row in history), sum(row["seconds"] for row in history)
@@ -135,6 +146,11 @@ def run(
     }
     metrics["seconds"] = prepared + seconds + time.perf_counter() - trained
     return Outcome(network, metrics, history, final, loaded, data)
+
+
+def _shares(evaluation: Evaluation) -> dict[str, float]:
+    """What a row of the history says of a test."""
+    return {"rank1": evaluation.retrieval.rank(1), "map": evaluation.retrieval.map}
 
 
 def _pretrained(

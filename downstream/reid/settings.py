@@ -65,6 +65,9 @@ class ReidSettings(Settings):
     )
     steps: list[int] = Field(description="epochs after which the learning rate is multiplied by gamma")
     gamma: float = Field(gt=0, le=1, description="factor of a step")
+    evaluate_every: int = Field(
+        0, ge=0, description="test after every so many epochs too, for curves over time; 0: only at the end"
+    )
 
     test_batch: int = Field(ge=1, description="images in a batch of evaluation")
     distance: Literal["cosine", "euclidean"] = Field(description="distance between features")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from statistics import fmean
 from typing import Any
 
@@ -96,6 +96,7 @@ def train(
     device: torch.device,
     resume: Resume | None = None,
     report: Callable[[Row], None] = lambda row: None,
+    measure: Callable[[], Mapping[str, float]] = dict,
 ) -> list[Row]:
     """Train ``model`` in place for ``settings.epochs`` epochs.
 
@@ -108,10 +109,12 @@ def train(
         resume: Where the state is kept after every epoch and looked for at the start; None: no resume. It
             holds no generator: every epoch seeds its own from ``seed`` and its number.
         report: Called with every new row.
+        measure: Called after every ``settings.evaluate_every`` epochs but the last; what it gives joins the row.
+            It changes nothing of the training: every epoch seeds its own draws.
 
     Returns:
         One row an epoch: epoch, loss, accuracy (of the identity classifier, per cent, on augmented batches),
-        lr, images, seconds; with the triplet loss its two parts too.
+        lr, images, seconds; with the triplet loss its two parts too; and what ``measure`` gave.
 
     Raises:
         InputError: The loss is not finite, or the saved state is another run's.
@@ -122,10 +125,17 @@ def train(
     with deterministic():
         for epoch in range(len(history), settings.epochs):
             history.append(_epoch(engine, settings, seed, epoch))
+            if _evaluated(settings, epoch + 1):
+                history[-1].update(measure())
             if resume is not None:
                 resume.save({"history": history, **_state(engine)})
             report(history[-1])
     return history
+
+
+def _evaluated(settings: ReidSettings, epoch: int) -> bool:
+    every = settings.evaluate_every
+    return bool(every) and epoch % every == 0 and epoch < settings.epochs
 
 
 def _parts(engine: Any) -> dict[str, Any]:

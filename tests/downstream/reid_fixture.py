@@ -41,6 +41,7 @@ TINY: dict[str, Any] = {
     "warmup_factor": 0.1,
     "steps": [1],
     "gamma": 0.1,
+    "evaluate_every": 0,
     "test_batch": 16,
     "distance": "cosine",
     "rerank": False,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,12 +12,17 @@ import pytest
 
 mmdet = pytest.importorskip("mmdet", reason="the extra 'detection' is not installed")
 
+import mmcv  # noqa: E402
+
 from downstream.detection import operators  # noqa: E402
+from downstream.detection.compose import CONFIGS  # noqa: E402
 from search.files import read_json  # noqa: E402
 from tests.downstream.test_detection_data import make_voc  # noqa: E402
 
 operators.install()
+ROOT = Path(__file__).parents[2]
 TOOLS = Path(mmdet.__file__).parent / ".mim" / "tools"
+PERSISTED = operators.compiled() or Path(mmcv.__file__).with_name("_ext.py").is_file()
 
 # A user's config: ours, smaller. Nothing but sizes and classes is changed.
 SMALL = """
@@ -45,14 +52,39 @@ def tool(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> None:
     runpy.run_path(str(TOOLS / f"{name}.py"), run_name="__main__")
 
 
+def make_devkit(folder: Path) -> None:
+    """``data/VOCdevkit`` with one picture of 07 and one of 12, where the configs look for it."""
+    for year in ("VOC2007", "VOC2012"):
+        made = make_voc(folder / year, [(5, 5, 50, 40)])
+        (folder / "data" / "VOCdevkit").mkdir(parents=True, exist_ok=True)
+        (made / "VOC2007").rename(folder / "data" / "VOCdevkit" / year)
+
+
+@pytest.mark.skipif(not TOOLS.is_dir(), reason="this mmdet comes without its programs")
+@pytest.mark.skipif(
+    not PERSISTED, reason="mmcv has no operators: python -m downstream.detection.operators --persist"
+)
+def test_a_config_as_it_is_in_a_process_of_mmdets_own(tmp_path: Path) -> None:
+    """``python tools/train.py ssd.py``: nothing of ours is imported but what the config file names."""
+    make_devkit(tmp_path)
+    program = [sys.executable, str(TOOLS / "train.py"), str(CONFIGS / "ssd.py"), "--work-dir", "run"]
+    small = ["--cfg-options", "train_cfg.max_epochs=1", "train_dataloader.dataset.times=1"]
+    found = subprocess.run(
+        [*program, *small], cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    (row,) = read_json(tmp_path / "run" / "history.json")
+    assert row["loss"] == pytest.approx(row["loss_cls"] + row["loss_bbox"], rel=1e-5)
+    assert (tmp_path / "run" / "epoch_1.pth").is_file()
+    assert "pascal_voc/mAP" in found.stderr + found.stdout
+
+
 @pytest.mark.skipif(not TOOLS.is_dir(), reason="this mmdet comes without its programs")
 def test_train_resume_and_test_with_mmdets_own_programs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for year in ("VOC2007", "VOC2012"):
-        folder = make_voc(tmp_path / year, [(5, 5, 50, 40)])
-        (tmp_path / "data" / "VOCdevkit").mkdir(parents=True, exist_ok=True)
-        (folder / "VOC2007").rename(tmp_path / "data" / "VOCdevkit" / year)
+    make_devkit(tmp_path)
     (tmp_path / "small.py").write_text(SMALL)
     monkeypatch.chdir(tmp_path)
     tool(monkeypatch, "train", "small.py", "--work-dir", "run")

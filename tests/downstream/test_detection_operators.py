@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,6 +127,10 @@ def test_roi_align_of_a_linear_map_is_the_map_at_the_bins_centres() -> None:
     torch.testing.assert_close(found[0, 0], 2 * centres_x[None, :] + 3 * centres_y[:, None])
 
 
+@pytest.mark.skipif(
+    operators.compiled(),
+    reason="compiled mmcv has the focal loss for CUDA alone; MMDetection has its own for the CPU",
+)
 @pytest.mark.parametrize(("gamma", "alpha"), [(2.0, 0.25), (1.5, 0.6), (0.0, 0.5)])
 def test_focal_loss_is_torchvisions(gamma: float, alpha: float) -> None:
     from mmcv.ops import sigmoid_focal_loss
@@ -141,6 +147,24 @@ def test_focal_loss_is_torchvisions(gamma: float, alpha: float) -> None:
     (found * weight).sum().backward()
     (expected * weight).sum().backward()
     torch.testing.assert_close(logits.grad, reference.grad)
+
+
+@pytest.mark.parametrize(("gamma", "alpha"), [(2.0, 0.25), (1.5, 0.6)])
+def test_focal_loss_is_the_one_mmdet_takes_on_the_cpu(gamma: float, alpha: float) -> None:
+    losses = pytest.importorskip(
+        "mmdet.models.losses.focal_loss", reason="the extra 'detection' is not installed"
+    )
+    torch.manual_seed(1)
+    logits, target = torch.randn(40, 5) * 4, torch.randint(0, 6, (40,))  # 5 is background
+    reference = logits.clone().requires_grad_()
+    one_hot = F.one_hot(target, 6)[:, :5].float()
+    expected = losses.py_sigmoid_focal_loss(reference, one_hot, gamma=gamma, alpha=alpha, reduction="none")
+    expected.sum().backward()
+    output, gradient = torch.zeros_like(logits), torch.zeros_like(logits)
+    operators.sigmoid_focal_loss_forward(logits, target, torch.zeros(0), output, gamma=gamma, alpha=alpha)
+    operators.sigmoid_focal_loss_backward(logits, target, torch.zeros(0), gradient, gamma=gamma, alpha=alpha)
+    torch.testing.assert_close(output, expected.detach())
+    torch.testing.assert_close(gradient, reference.grad)
 
 
 def test_focal_loss_gradient_is_the_numerical_derivative() -> None:
@@ -221,31 +245,141 @@ def test_the_persisted_module_is_ours(tmp_path: Path) -> None:
     assert "InputError: mmcv operator 'softnms' needs compiled mmcv" in found.stderr
 
 
-@pytest.mark.skipif(not operators.compiled(), reason="only mmcv without compiled operators is installed")
-def test_compiled_operators_give_the_same() -> None:
-    import mmcv._ext as compiled  # type: ignore[import-not-found]
+# ---- the same calls to compiled mmcv, where it is installed (tools/build_mmcv.py)
 
-    boxes, scores = boxes_and_scores(80)
-    assert (
-        compiled.nms(boxes, scores, iou_threshold=0.5, offset=0).tolist()
-        == operators.nms(boxes, scores, 0.5, 0).tolist()
-    )
+needs_compiled = pytest.mark.skipif(
+    not operators.compiled(), reason="only mmcv without compiled operators is installed"
+)
+
+
+def compiled_module() -> Any:
+    """``mmcv._ext`` as mmcv's build made it."""
+    return importlib.import_module("mmcv._ext")
+
+
+@needs_compiled
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
+def test_compiled_nms_keeps_the_same(threshold: float, offset: int) -> None:
+    for seed in range(5):
+        boxes, scores = boxes_and_scores(120, seed)
+        theirs = compiled_module().nms(boxes, scores, iou_threshold=threshold, offset=offset)
+        ours = operators.nms(boxes, scores, threshold, offset)
+        assert 1 < len(ours) < 120
+        assert ours.tolist() == theirs.tolist()
+
+
+@needs_compiled
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("sampling", [0, 2])
+@pytest.mark.parametrize("side", [7, 3])
+def test_compiled_roi_align_gives_the_same(aligned: bool, sampling: int, side: int) -> None:
     torch.manual_seed(0)
-    rois = torch.tensor([[0.0, 1.3, 2.7, 30.2, 25.9], [1.0, 0.0, 0.0, 63.0, 63.0]])
+    rois = torch.tensor(
+        [[0.0, 1.3, 2.7, 30.2, 25.9], [1.0, 0.0, 0.0, 63.0, 63.0], [1.0, 50.0, 40.0, 80.0, 70.0]]
+    )  # the last one leaves the map
     how = {
-        "aligned_height": 7, "aligned_width": 7, "spatial_scale": 0.25, "sampling_ratio": 0,
-        "pool_mode": 1, "aligned": True,
+        "aligned_height": side, "aligned_width": side, "spatial_scale": 0.25, "sampling_ratio": sampling,
+        "pool_mode": 1, "aligned": aligned,
     }  # fmt: skip
-    x, gradient = torch.randn(2, 3, 16, 16), torch.randn(2, 3, 7, 7)
-    logits, target = torch.randn(40, 5), torch.randint(0, 6, (40,))
+    x, gradient, none = torch.randn(2, 3, 16, 16), torch.randn(3, 3, side, side), torch.zeros(0)
     results = []
-    for module in (compiled, operators):
-        pooled, back = torch.zeros(2, 3, 7, 7), torch.zeros_like(x)
-        module.roi_align_forward(x, rois, pooled, torch.zeros(0), torch.zeros(0), **how)
-        module.roi_align_backward(gradient, rois, torch.zeros(0), torch.zeros(0), back, **how)
-        loss, slope = torch.zeros_like(logits), torch.zeros_like(logits)
-        module.sigmoid_focal_loss_forward(logits, target, torch.zeros(0), loss, gamma=2.0, alpha=0.25)
-        module.sigmoid_focal_loss_backward(logits, target, torch.zeros(0), slope, gamma=2.0, alpha=0.25)
-        results.append((pooled, back, loss, slope))
+    for module in (compiled_module(), operators):
+        pooled, back = torch.zeros(3, 3, side, side), torch.zeros_like(x)
+        module.roi_align_forward(x, rois, pooled, none, none, **how)
+        module.roi_align_backward(gradient, rois, none, none, back, **how)
+        results.append((pooled, back))
     for theirs, ours in zip(*results, strict=True):
+        assert ours.abs().sum() > 0
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@needs_compiled
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compiled mmcv has the focal loss for CUDA alone")
+@pytest.mark.parametrize(("gamma", "alpha"), [(2.0, 0.25), (1.5, 0.6), (0.0, 0.5)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_compiled_focal_loss_gives_the_same(gamma: float, alpha: float, weighted: bool) -> None:
+    torch.manual_seed(0)
+    logits, target = 4 * torch.randn(60, 5).cuda(), torch.randint(0, 6, (60,)).cuda()
+    weight = torch.rand(5).cuda() if weighted else torch.zeros(0).cuda()
+    results = []
+    for module in (compiled_module(), operators):
+        loss, slope = torch.zeros_like(logits), torch.zeros_like(logits)
+        module.sigmoid_focal_loss_forward(logits, target, weight, loss, gamma=gamma, alpha=alpha)
+        module.sigmoid_focal_loss_backward(logits, target, weight, slope, gamma=gamma, alpha=alpha)
+        results.append((loss, slope))
+    for theirs, ours in zip(*results, strict=True):
+        assert ours.abs().sum() > 0
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@needs_compiled
+@pytest.mark.parametrize("name", ["faster_rcnn", "retinanet"])
+def test_a_detector_has_the_same_losses_gradients_and_detections(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole detector, once on compiled mmcv and once with this suite's operators put in their place."""
+    pytest.importorskip("mmdet", reason="the extra 'detection' is not installed")
+    theirs = one_step(name, tmp_path / "theirs")
+    called: set[str] = set()
+    for key, kernel in operators.KERNELS.items():
+        monkeypatch.setattr(compiled_module(), key, noted(key, kernel, called))
+    ours = one_step(name, tmp_path / "ours")
+    assert called == {"nms"} | (
+        {"roi_align_forward", "roi_align_backward"} if name == "faster_rcnn" else set()
+    )
+    for one, other in zip(theirs, ours, strict=True):
+        assert len(one) > 0 and one.keys() == other.keys()
+        for key in one:
+            torch.testing.assert_close(other[key], one[key], rtol=1e-4, atol=1e-5)
+    assert len(theirs[2]["scores"].unique()) > 10  # the order of equal scores would be free
+
+
+def noted(name: str, kernel: Any, called: set[str]) -> Any:
+    """The kernel, which notes that it was called."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        called.add(name)
+        return kernel(*args, **kwargs)
+
+    return call
+
+
+def one_step(name: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Losses, gradients and detections of one training step at tiny settings."""
+    from mmdet.registry import MODELS
+    from mmengine.dataset import pseudo_collate
+    from mmengine.registry import init_default_scope
+
+    from downstream.detection.compose import BackboneSpec, compose
+    from downstream.detection.data import read_manifest
+    from downstream.detection.settings import DetectionSettings
+    from downstream.detection.train import make_runner
+    from tests.downstream.test_detection_data import make_scenes
+    from tests.downstream.test_detection_train import TINY
+
+    data = read_manifest(make_scenes(folder))
+    settings = DetectionSettings(**{**TINY, "detector": name, "score_threshold": 0.0, "flip": 0.0})
+    spec = BackboneSpec("PC_DARTS_cifar", "real", "paper", 4, 3)
+    config = compose(settings, spec, data, seed=0, folder=folder)
+    init_default_scope("mmdet")
+    runner = make_runner(config, "step")
+    torch.manual_seed(0)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    with torch.no_grad():
+        for key, value in model.named_parameters():
+            if "head" in key:  # heads start with scores that are all but equal
+                value.add_(0.1 * torch.randn_like(value))
+    model.train()
+    dataset = runner.build_dataloader(config.train_dataloader, seed=0).dataset
+    batch = model.data_preprocessor(pseudo_collate([dataset[0], dataset[1]]), training=True)
+    torch.manual_seed(0)
+    total, parts = model.parse_losses(model(**batch, mode="loss"))
+    total.backward()
+    gradients = {key: value.grad for key, value in model.named_parameters() if value.grad is not None}
+    model.eval()
+    tests = runner.build_dataloader(config.test_dataloader, seed=0).dataset
+    with torch.no_grad():
+        found = model.test_step(pseudo_collate([tests[0]]))[0].pred_instances
+    return dict(parts), gradients, {key: found[key] for key in ("bboxes", "scores", "labels")}

@@ -19,6 +19,7 @@ from downstream.detection.compose import CONFIGS, FILES, BackboneSpec, compose  
 from downstream.detection.convolution import BinaryConv  # noqa: E402
 from downstream.detection.cost import count_backbone, count_detector  # noqa: E402
 from downstream.detection.data import DetectionData, Part, coco_classes, read_manifest  # noqa: E402
+from downstream.detection.evaluation import evaluate  # noqa: E402
 from downstream.detection.pictures import save_pictures, side_by_side  # noqa: E402
 from downstream.detection.progress import HistoryHook  # noqa: E402
 from downstream.detection.settings import DetectionSettings  # noqa: E402
@@ -35,7 +36,7 @@ TINY: dict[str, Any] = {
     "momentum": 0.9, "weight_decay": 1e-4, "clip_norm": 35.0, "batch_size": 4, "epochs": 2, "repeat": 1,
     "warmup_iterations": 2, "steps": [1], "flip": 0.5, "train_images": 0, "test_images": 0,
     "test_batch_size": 2, "score_threshold": 0.05, "nms_iou": 0.5, "max_per_image": 20, "pictures": 2,
-    "workers": 0,
+    "workers": 0, "evaluate_every": 0,
 }  # fmt: skip
 SPEC = BackboneSpec("PC_DARTS_cifar", "1bit", "paper", 4, 3)
 REAL = BackboneSpec("PC_DARTS_cifar", "real", "paper", 4, 3)
@@ -69,12 +70,36 @@ def test_every_detector_trains_and_gives_all_numbers(
     outcome = run(tmp_path, scenes, detector=name, epochs=1)
     shares = {"coco_map", "coco_map50", "voc_map50"}
     shares |= {f"untrained_{key}" for key in shares}
-    assert shares | {"seconds", "images_per_second", "images_seen"} <= set(outcome.metrics)
+    rates = {"images_per_second", "test_images_per_second"}
+    assert rates | shares | {"seconds", "images_seen"} <= set(outcome.metrics)
     assert all(0 <= outcome.metrics[key] <= 1 for key in shares)
     assert outcome.metrics["images_seen"] == 8
-    assert outcome.counts == {"train_images": 8, "test_images": 4}
+    skipped = {"train_boxes_skipped": 0, "test_boxes_skipped": 0}
+    assert outcome.counts == {"train_images": 8, "test_images": 4, **skipped}
     (row,) = outcome.history
     assert row["epoch"] == 1 and row["loss"] > 0 and row["seconds"] > 0
+    parts = {key: value for key, value in row.items() if key.startswith("loss_")}
+    assert len(parts) == (4 if name == "faster_rcnn" else 2)
+    assert row["loss"] == pytest.approx(sum(parts.values()), rel=1e-5)
+
+
+def test_measures_in_training_change_nothing_but_the_history(scenes: DetectionData, tmp_path: Path) -> None:
+    plain = run(tmp_path / "plain", scenes, epochs=3)
+    curve = run(tmp_path / "curve", scenes, epochs=3, evaluate_every=1)
+    assert hash_state(curve.model) == hash_state(plain.model)
+    assert [row["loss"] for row in curve.history] == [row["loss"] for row in plain.history]
+    measures = ("coco_map", "coco_map50", "voc_map50")
+    assert all(0 <= row[key] <= 1 for row in curve.history for key in measures)
+    assert [curve.history[-1][key] for key in measures] == [plain.metrics[key] for key in measures]
+    assert not any("map" in key for row in plain.history for key in row)
+
+
+def test_measures_every_other_epoch_are_those_of_that_epoch(scenes: DetectionData, tmp_path: Path) -> None:
+    lenient = {"detector": "ssd", "score_threshold": 0.0, "max_per_image": 500, "proposals": [500, 500]}
+    longer = run(tmp_path / "longer", scenes, REAL, epochs=3, evaluate_every=2, **lenient)
+    shorter = run(tmp_path / "shorter", scenes, REAL, epochs=2, **lenient)
+    assert ["voc_map50" in row for row in longer.history] == [False, True, True]
+    assert longer.history[1]["voc_map50"] == shorter.metrics["voc_map50"] > 0
 
 
 def test_an_interrupted_training_goes_on_bit_for_bit(
@@ -133,7 +158,7 @@ def test_easy_scenes_are_learnt(spec: BackboneSpec, scenes: DetectionData, tmp_p
 
 def test_no_detection_at_all_is_zero(scenes: DetectionData, tmp_path: Path) -> None:
     config = compose(settings(score_threshold=0.999), SPEC, scenes, seed=0, folder=tmp_path)
-    assert training.evaluate(training.make_runner(config, "none")) == {
+    assert evaluate(training.make_runner(config, "none")) == {
         "coco_map": 0.0, "coco_map50": 0.0, "voc_map50": 0.0,
     }  # fmt: skip
 
@@ -156,13 +181,14 @@ def test_perfect_detections_score_one(
 
     monkeypatch.setattr(runner.model, "test_step", answer)
     # COCO's precision of perfect detections is 1 up to its epsilon; CocoMetric rounds to 3 decimals.
-    assert training.evaluate(runner) == pytest.approx({"coco_map": 1.0, "coco_map50": 1.0, "voc_map50": 1.0})
+    assert evaluate(runner) == pytest.approx({"coco_map": 1.0, "coco_map50": 1.0, "voc_map50": 1.0})
 
 
 def test_voc_data_trains_and_evaluates(tmp_path: Path) -> None:
     data = read_manifest(make_voc(tmp_path / "voc", [(1, 1, 40, 40), (5, 5, 5, 20)]))
     outcome = run(tmp_path / "run", data, epochs=1, batch_size=1)
-    assert outcome.counts == {"train_images": 1, "test_images": 1}
+    skipped = {"train_boxes_skipped": 1, "test_boxes_skipped": 1}
+    assert outcome.counts == {"train_images": 1, "test_images": 1, **skipped}
     assert outcome.history[0]["loss"] > 0
 
 
@@ -183,7 +209,9 @@ def test_real_photographs_in_both_layouts(name: str, tmp_path: Path) -> None:
     outcome = run(
         tmp_path, data, epochs=1, train_images=8, test_images=4, train_scales=[scale], test_scale=scale
     )
-    assert outcome.counts == {"train_images": 8, "test_images": 4}
+    assert (outcome.counts["train_images"], outcome.counts["test_images"]) == (8, 4)
+    skipped = outcome.counts["train_boxes_skipped"] + outcome.counts["test_boxes_skipped"]
+    assert skipped == {"aquarium": 0, "bccd": 2}[name]
     assert outcome.history[0]["loss"] > 0
     assert all(
         path.stat().st_size < 40_000 for path in save_pictures(tmp_path, outcome.model, outcome.test_set, 2)

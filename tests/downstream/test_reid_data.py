@@ -6,7 +6,11 @@ import json
 import shutil
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
+from PIL import Image
+from scipy.io import savemat
 
 from downstream.reid import data, loaders
 from downstream.reid.compat import torchreid
@@ -109,6 +113,63 @@ def test_cuhk03_by_torchreids_own_class(tmp_path: Path) -> None:
     assert issubclass(data.dataset_class("cuhk03", root), torchreid().data.datasets.image.cuhk03.CUHK03)
     splits = data.check(data.key("cuhk", root, "cuhk03"))
     assert (len(splits.train), len(splits.query), len(splits.gallery)) == (8, 1, 7)
+
+
+def raw_cuhk03(root: Path) -> Path:
+    """CUHK03 as its authors give it, in small: MATLAB cells of pictures, and the new protocol's two files.
+
+    ``cuhk-03.mat`` is an HDF5 file: detected and labeled are cells of camera pairs, each a cell of persons x 10
+    pictures (five of either view), testsets are cells of [pair, person]. One camera pair, three persons, the
+    pictures 1 and 6 of each; the others are empty cells. Every array is transposed, as MATLAB writes it.
+    """
+    random = np.random.default_rng(0)
+    names = [
+        f"1_{person:03d}_{view}_{place:02d}.png" for person in (1, 2, 3) for view, place in ((1, 1), (2, 6))
+    ]
+    (root / "cuhk03_release").mkdir(parents=True)
+    with h5py.File(root / "cuhk03_release/cuhk-03.mat", "w") as file:
+
+        def cell(place: str, array: np.ndarray) -> h5py.Reference:
+            return file.create_dataset(place, data=array).ref
+
+        for kind in ("detected", "labeled"):
+            pictures = np.empty((10, 3), dtype=h5py.ref_dtype)
+            for person in range(3):
+                for place in range(10):
+                    shape = (3, 32, 40) if place in (0, 5) else (0, 0)
+                    values = random.integers(0, 256, shape, np.uint8)
+                    pictures[place, person] = cell(f"cells/{kind}/{person}/{place}", values)
+            pair = file.create_dataset(f"cells/{kind}/pair", data=pictures, dtype=h5py.ref_dtype)
+            file.create_dataset(kind, data=np.array([[pair.ref]]), dtype=h5py.ref_dtype)
+        split = cell("cells/testset", np.array([[1.0], [3.0]]))
+        file.create_dataset("testsets", data=np.array([[split]]), dtype=h5py.ref_dtype)
+    files = np.empty((6, 1), dtype=object)
+    files[:, 0] = [np.array([name]) for name in names]
+    protocol = {
+        "filelist": files,
+        "labels": np.array([[1], [1], [2], [2], [3], [3]]),
+        "train_idx": np.array([[1], [2], [3], [4]]),
+        "query_idx": np.array([[5]]),
+        "gallery_idx": np.array([[6]]),
+    }
+    for kind in ("detected", "labeled"):
+        savemat(root / f"cuhk03_new_protocol_config_{kind}.mat", protocol)
+    return root
+
+
+def test_cuhk03_from_its_raw_matlab_file(tmp_path: Path) -> None:
+    root = raw_cuhk03(tmp_path)
+    splits = data.check(data.key("cuhk-raw", root, "cuhk03"))
+    assert [(picture.path.name, picture.pid, picture.camera) for picture in splits.train] == [
+        ("1_001_1_01.png", 0, 1),
+        ("1_001_2_06.png", 0, 2),
+        ("1_002_1_01.png", 1, 1),
+        ("1_002_2_06.png", 1, 2),
+    ]
+    assert [(picture.path.name, picture.camera) for picture in splits.query] == [("1_003_1_01.png", 1)]
+    assert [(picture.path.name, picture.camera) for picture in splits.gallery] == [("1_003_2_06.png", 2)]
+    with h5py.File(root / "cuhk03_release/cuhk-03.mat") as file, Image.open(splits.query[0].path) as picture:
+        np.testing.assert_array_equal(np.asarray(picture), file["cells/detected/2/0"][:].T)
 
 
 @pytest.mark.parametrize("kind", ["market1501", "msmt17", "cuhk03"])

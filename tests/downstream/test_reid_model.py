@@ -14,6 +14,7 @@ from downstream.reid.backbone import BackboneSpec, build_backbone, pretrained_ba
 from downstream.reid.compat import torchreid
 from downstream.reid.model import BNNeck, ReidNetwork
 from search.binary import quant_convs
+from search.cost import count
 from search.errors import InputError
 from search.weights import hash_state, save_weights
 
@@ -144,6 +145,19 @@ def test_a_network_of_the_zoo() -> None:
         build_backbone(BackboneSpec("osnet_x0_25", "1bit"))
     with pytest.raises(InputError, match="no model 'osnet_x9'"):
         build_backbone(BackboneSpec("osnet_x9", "real"))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "macs"), [("osnet_x1_0", 2.2e6, 0.98e9), ("osnet_x0_25", 0.2e6, 0.08e9)]
+)
+def test_the_zoo_costs_what_torchreids_model_zoo_prints(name: str, parameters: float, macs: float) -> None:
+    """MODEL_ZOO.md, same-domain ReID, 256 x 128: parameters in millions, GFLOPs, without the classifier."""
+    network = model.build(BackboneSpec(name, "real"), 5, loss="softmax", bnneck=False)
+    network.classifier = nn.Identity()  # type: ignore[assignment]
+    report = count(network, (3, 256, 128))
+    assert round(report.parameters / 1e6, 1) * 1e6 == parameters
+    assert round(report.flops / 1e9, 2) * 1e9 == macs
+    assert report.bops == 0
 
 
 @pytest.mark.parametrize("network", ["DARTS_V2", "bi-real-18", "osnet_x0_25"])

@@ -48,6 +48,20 @@ def test_metrics_and_history(source: Source, loss: str) -> None:
         assert row["loss"] == pytest.approx(row["loss_t"] + row["loss_x"])
 
 
+def test_measures_in_training_change_nothing_but_the_history(source: Source) -> None:
+    plain = run(source, fixture.settings(epochs=5))
+    curve = run(source, fixture.settings(epochs=5, evaluate_every=2))
+    shorter = run(source, fixture.settings(epochs=2))
+    assert hash_state(curve.model) == hash_state(plain.model)
+    assert [row["loss"] for row in curve.history] == [row["loss"] for row in plain.history]
+    assert [row["epoch"] for row in curve.history if "map" in row] == [2, 4, 5]
+    assert not any("map" in row for row in plain.history)
+    for row, finished in ((curve.history[1], shorter), (curve.history[-1], plain)):
+        assert {key: row[key] for key in ("map", "rank1")} == {
+            key: finished.metrics[key] for key in ("map", "rank1")
+        }
+
+
 def test_a_real_network_learns(source: Source) -> None:
     """Twenty epochs on textures that differ at a glance: from guessing among four to knowing them."""
     plain = {"erasing": 0.0, "flip": False, "pad": 0, "label_smoothing": 0.0, "steps": [], "warmup_epochs": 0}

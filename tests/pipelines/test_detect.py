@@ -20,7 +20,7 @@ from pipelines import detect, networks  # noqa: E402
 from pipelines.profile import path_of  # noqa: E402
 from pipelines.results.checks import check_record  # noqa: E402
 from search.errors import InputError  # noqa: E402
-from search.files import read_csv, read_json  # noqa: E402
+from search.files import read_csv, read_json, sha256_file  # noqa: E402
 from search.genotype import published  # noqa: E402
 from search.weights import save_weights  # noqa: E402
 from tests.downstream.test_detection_data import make_scenes  # noqa: E402
@@ -124,6 +124,7 @@ def test_the_stage_writes_a_complete_record(
         1,
     )
     assert run["dataset"]["stand_in"] is True and run["dataset"]["train_images"] == 8
+    assert run["weights"] is None
     cost = read_json(folder / "cost.json")
     assert cost["bops"] > 0 and cost["detector"]["bops"] > cost["bops"] and cost["input"] == 64
     assert [row["epoch"] for row in read_csv(folder / "history.csv")] == ["1"]
@@ -132,7 +133,7 @@ def test_the_stage_writes_a_complete_record(
 
 
 def test_pretrained_starts_from_the_retrained_weights(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_params(workplace, pretrained=True)
     arguments = ("--network", "cp_nas-s0", "--precision", "real", "--seed", "0")
@@ -148,6 +149,9 @@ def test_pretrained_starts_from_the_retrained_weights(
     call(monkeypatch, *arguments)
     run = read_json(workplace / "runs/detect/cp_nas-s0-real-s0/run.json")
     assert run["precision"] == "real"
+    tensors = [key for key in network.state_dict() if not key.startswith("classifier")]
+    assert run["weights"] == {"sha256": sha256_file(weights), "matched": len(tensors)}
+    assert f"{len(tensors)} tensors matched, 0 missing" in capsys.readouterr().err
     save_weights(weights, build("PC_DARTS_cifar", channels=8, cells=3, classes=5, stem="imagenet"))
     with pytest.raises(
         InputError, match="weights of another backbone: config.channels: 8 in the file, 4 wanted"

@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from downstream.reid import layout as reid_layout
-from pipelines.datasets import cifar10, fetch, image_folder, orl, scenes
+from pipelines.datasets import cifar10, coco, fetch, image_folder, orl, scenes
 from pipelines.datasets.manifest import read_manifest
 from pipelines.datasets.settings import Faces, ImageFolderData, ReidData, SceneData, Scenes, UpscaledImages
 from pipelines.prepare import prepare
@@ -95,10 +95,10 @@ def test_a_box_holds_exactly_its_object() -> None:
 
 
 def test_shared_part_of_two_boxes() -> None:
-    box = scenes.Box(0, 0, 10, 10, 0)
-    assert box.shared(scenes.Box(5, 5, 10, 10, 0)) == 0.25
-    assert box.shared(scenes.Box(2, 2, 4, 4, 0)) == 1.0
-    assert box.shared(scenes.Box(10, 0, 5, 5, 0)) == 0.0
+    box = coco.Box(0, 0, 10, 10, 0)
+    assert box.shared(coco.Box(5, 5, 10, 10, 0)) == 0.25
+    assert box.shared(coco.Box(2, 2, 4, 4, 0)) == 1.0
+    assert box.shared(coco.Box(10, 0, 5, 5, 0)) == 0.0
 
 
 def test_the_same_seed_gives_the_same_scenes_and_more_of_them_keep_the_first(data: Path) -> None:

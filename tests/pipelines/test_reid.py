@@ -18,7 +18,7 @@ from pipelines import reid
 from pipelines.networks import Entry, save_entry
 from pipelines.results.checks import check_record
 from search.errors import InputError
-from search.files import read_csv, read_json, write_json
+from search.files import read_csv, read_json, sha256_file, write_json
 from search.genotype import published
 from search.weights import save_weights
 from tests.downstream import reid_fixture as fixture
@@ -70,6 +70,12 @@ def test_the_record(finished: Path) -> None:
     run, metrics = read_json(finished / "run.json"), read_json(finished / "metrics.json")
     assert (run["stage"], run["key"], run["method"]) == ("reid", "random-s0-1bit-s0", "random")
     assert run["dataset"]["stand_in"] is True and run["dataset"]["query_images"] == 3
+    trained = finished.parents[1] / "retrain/imagenet/random-s0-1bit-s0/model.safetensors"
+    backbone = models.build(
+        published("DARTS_V2"), precision="1bit", channels=4, cells=3, classes=10, stem="imagenet"
+    )
+    tensors = [name for name in backbone.state_dict() if not name.startswith("classifier")]
+    assert run["weights"] == {"sha256": sha256_file(trained), "matched": len(tensors)}
     assert {"rank1", "rank5", "rank10", "map", "untrained_rank1", "untrained_map", "seconds"} <= set(metrics)
     assert [row["epoch"] for row in read_csv(finished / "history.csv")] == ["1", "2"]
     cost = read_json(finished / "cost.json")

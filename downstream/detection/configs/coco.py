@@ -5,20 +5,10 @@ from mmengine.config import read_base
 with read_base():
     from .pipeline import *  # noqa: F403
 
-from mmdet.datasets import AspectRatioBatchSampler
-from mmdet.evaluation import CocoMetric, VOCMetric
-from mmengine.dataset import DefaultSampler
-
-from downstream.detection.checkpoints import seed_worker
 from downstream.detection.datasets import CountingCocoDataset
 
 data_root = "data/coco/"
-train_dataloader = dict(
-    batch_size=4,
-    num_workers=2,
-    sampler=dict(type=DefaultSampler, shuffle=True),
-    batch_sampler=dict(type=AspectRatioBatchSampler),
-    worker_init_fn=dict(type=seed_worker),
+train_dataloader.update(  # noqa: F405
     dataset=dict(
         type=CountingCocoDataset,
         data_root=data_root,
@@ -26,13 +16,9 @@ train_dataloader = dict(
         data_prefix=dict(img="train2017/"),
         filter_cfg=dict(filter_empty_gt=True, min_size=32),
         pipeline=train_pipeline,  # noqa: F405
-    ),
+    )
 )
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    drop_last=False,
-    sampler=dict(type=DefaultSampler, shuffle=False),
+val_dataloader.update(  # noqa: F405
     dataset=dict(
         type=CountingCocoDataset,
         data_root=data_root,
@@ -40,11 +26,8 @@ val_dataloader = dict(
         data_prefix=dict(img="val2017/"),
         test_mode=True,
         pipeline=test_pipeline,  # noqa: F405
-    ),
+    )
 )
-test_dataloader = val_dataloader
-val_evaluator = [
-    dict(type=CocoMetric, ann_file=data_root + "annotations/instances_val2017.json", metric="bbox"),
-    dict(type=VOCMetric, metric="mAP", iou_thrs=0.5, eval_mode="11points"),
-]
-test_evaluator = val_evaluator
+test_dataloader = val_dataloader  # noqa: F405
+val_evaluator[0].update(ann_file=data_root + "annotations/instances_val2017.json")  # noqa: F405
+test_evaluator = val_evaluator  # noqa: F405

@@ -1,7 +1,13 @@
-"""Reading and transforming images: multi-scale training, one test scale (IDa-Det)."""
+"""What all data sets share: multi-scale training, one test scale (IDa-Det), loaders and measures."""
 
 from mmcv.transforms import LoadImageFromFile, RandomChoiceResize
+from mmdet.datasets import AspectRatioBatchSampler
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, RandomFlip, Resize
+from mmdet.evaluation import CocoMetric, VOCMetric
+from mmdet.models import DetDataPreprocessor
+from mmengine.dataset import DefaultSampler
+
+from downstream.detection.checkpoints import seed_worker
 
 train_pipeline = [
     dict(type=LoadImageFromFile, backend_args=None),
@@ -23,4 +29,25 @@ test_pipeline = [
         type=PackDetInputs,
         meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "instances"),
     ),
+]
+normalisation = dict(
+    type=DetDataPreprocessor,
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    bgr_to_rgb=True,
+    pad_size_divisor=32,
+)
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=2,
+    sampler=dict(type=DefaultSampler, shuffle=True),
+    batch_sampler=dict(type=AspectRatioBatchSampler),
+    worker_init_fn=dict(type=seed_worker),
+)
+val_dataloader = dict(
+    batch_size=1, num_workers=2, drop_last=False, sampler=dict(type=DefaultSampler, shuffle=False)
+)
+val_evaluator = [
+    dict(type=CocoMetric, metric="bbox"),
+    dict(type=VOCMetric, metric="mAP", iou_thrs=0.5, eval_mode="11points"),
 ]

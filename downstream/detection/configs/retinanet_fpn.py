@@ -11,7 +11,6 @@ with read_base():
 
 from mmdet.models import (
     FPN,
-    DetDataPreprocessor,
     FocalLoss,
     L1Loss,
     RetinaHead,
@@ -27,13 +26,7 @@ from downstream.detection.convolution import BinaryConv
 
 model = dict(
     type=RetinaNet,
-    data_preprocessor=dict(
-        type=DetDataPreprocessor,
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=32,
-    ),
+    data_preprocessor=normalisation,  # noqa: F405
     backbone=dict(
         type=GenotypeBackbone,
         network="resnet-18",

@@ -7,7 +7,6 @@ with read_base():
     from .voc0712 import *  # noqa: F403
 
 from mmdet.models import (
-    DetDataPreprocessor,
     SingleStageDetector,
     SSDNeck,
 )
@@ -19,15 +18,10 @@ from mmdet.models.task_modules.samplers import PseudoSampler
 from downstream.detection.backbone import GenotypeBackbone
 from downstream.detection.heads import SSDPredictionHead
 
+normalisation.update(pad_size_divisor=1)  # noqa: F405
 model = dict(
     type=SingleStageDetector,
-    data_preprocessor=dict(
-        type=DetDataPreprocessor,
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=1,
-    ),
+    data_preprocessor=normalisation,  # noqa: F405
     backbone=dict(
         type=GenotypeBackbone,
         network="resnet-18",

@@ -5,11 +5,8 @@ from mmengine.config import read_base
 with read_base():
     from .pipeline import *  # noqa: F403
 
-from mmdet.datasets import AspectRatioBatchSampler
-from mmdet.evaluation import CocoMetric, VOCMetric
-from mmengine.dataset import ConcatDataset, DefaultSampler, RepeatDataset
+from mmengine.dataset import ConcatDataset, RepeatDataset
 
-from downstream.detection.checkpoints import seed_worker
 from downstream.detection.datasets import CountingVOCDataset
 
 data_root = "data/VOCdevkit/"
@@ -24,23 +21,14 @@ trainval = [
     )
     for year in ("VOC2007", "VOC2012")
 ]
-train_dataloader = dict(
-    batch_size=4,
-    num_workers=2,
-    sampler=dict(type=DefaultSampler, shuffle=True),
-    batch_sampler=dict(type=AspectRatioBatchSampler),
-    worker_init_fn=dict(type=seed_worker),
+train_dataloader.update(  # noqa: F405
     dataset=dict(
         type=RepeatDataset,
         times=3,
         dataset=dict(type=ConcatDataset, ignore_keys=["dataset_type"], datasets=trainval),
-    ),
+    )
 )
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    drop_last=False,
-    sampler=dict(type=DefaultSampler, shuffle=False),
+val_dataloader.update(  # noqa: F405
     dataset=dict(
         type=CountingVOCDataset,
         data_root=data_root,
@@ -48,11 +36,7 @@ val_dataloader = dict(
         data_prefix=dict(sub_data_root="VOC2007/"),
         test_mode=True,
         pipeline=test_pipeline,  # noqa: F405
-    ),
+    )
 )
-test_dataloader = val_dataloader
-val_evaluator = [
-    dict(type=VOCMetric, metric="mAP", iou_thrs=0.5, eval_mode="11points"),
-    dict(type=CocoMetric, metric="bbox"),
-]
-test_evaluator = val_evaluator
+test_dataloader = val_dataloader  # noqa: F405
+test_evaluator = val_evaluator  # noqa: F405
