@@ -29,23 +29,7 @@ PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 def expected(params: Params) -> set[str]:
     """The folders below runs/ that the settings name; any other is left from another profile."""
-    runs = params.runs
-    found = [f"{method}-s{seed}" for method in params.search.methods for seed in params.search.seeds]
-    places = {f"search/{name}" for name in found} | {f"cost/{name}" for name in runs.cost}
-    places |= {f"networks/{name}" for name in (*found, *runs.adopted)}
-    tasks = {
-        "retrain/cifar10": runs.cifar10,
-        "retrain/imagenet": runs.imagenet,
-        "detect": runs.detection,
-        "reid": runs.reid,
-    }
-    return places | {
-        f"{folder}/{network}-{precision}-s{seed}"
-        for folder, task in tasks.items()
-        for network in task.networks
-        for precision in task.precisions
-        for seed in task.seeds
-    }
+    return {folder.as_posix() for folder in params.folders()}
 
 
 def find_folders(source: Path, wanted: set[str] | None = None) -> list[Path]:

@@ -17,7 +17,7 @@ from search.genotype import Genotype, collapse, published
 def main() -> None:
     """Write ``runs/networks/<name>/``, from ``runs/search/<method>-s<seed>/`` or by a known name."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.derive", description=__doc__)
-    parser.add_argument("--method", help="the search method, with --seed")
+    parser.add_argument("--method", help="the method or variant that was searched, with --seed")
     parser.add_argument("--seed", type=int, help="the search's seed")
     parser.add_argument("--name", help="a published genotype or a hand-made network instead")
     arguments = parser.parse_args()
@@ -33,11 +33,11 @@ def main() -> None:
             describe(entry.genotype, folder)
 
 
-def found(method: str, seed: int) -> Entry:
-    """The network that a search of this chain found."""
-    name = f"{method}-s{seed}"
+def found(variant: str, seed: int) -> Entry:
+    """The network that a search of this chain found, under its variant's name."""
+    name = f"{variant}-s{seed}"
     source = Path("runs/search") / name
-    read_json(source / "run.json")
+    method = read_json(source / "run.json")["method"]
     genotype = Genotype.load(source / "genotype.json")
     return Entry(name, method, seed, "genotype", genotype, genotype.hash)
 

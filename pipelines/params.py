@@ -13,8 +13,9 @@ from downstream.detection.settings import DetectionSettings
 from downstream.reid.settings import ReidSettings
 from pipelines.datasets.settings import Cifar10Source, ImageFolderData, ReidData, SceneData
 from search.errors import InputError, nearest
-from search.run import METHODS, SearchSettings
+from search.methods import METHODS, SearchSettings, keys_of
 from search.settings import Settings
+from search.strategies.base import SearchSpaceSettings
 from search.training import ComputeSettings
 
 PARAMS = Path("params.yaml")
@@ -34,12 +35,12 @@ class RunSettings(Settings):
     """Which networks a stage trains: every combination is one run.
 
     Attributes:
-        networks: Names of found networks (``cp_nas-s0``: method and seed of the search).
+        networks: Names of found networks (``cp_nas-s0``: variant and seed of the search); none: the stage is left out.
         precisions: ``1bit`` (the Child) and ``real`` (its full-precision twin).
         seeds: Seeds of the training.
     """
 
-    networks: list[str] = Field(min_length=1)
+    networks: list[str]
     precisions: list[str] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
 
@@ -59,8 +60,8 @@ class RunsSettings(Settings):
         cost: Networks whose cost is counted.
     """
 
-    adopted: list[str] = Field(min_length=1)
-    cost: list[str] = Field(min_length=1)
+    adopted: list[str]
+    cost: list[str]
     cifar10: RunSettings
     imagenet: RunSettings
     detection: RunSettings
@@ -75,7 +76,7 @@ class Params(Settings):
         paper_scale: Whether the profile is meant to be the papers' scale (decides a result's level).
         compute: Device, precision, threads.
         data: Where the data of each task comes from.
-        search: Methods, seeds, space.
+        search: Methods and their variants, seeds, space.
         runs: Which networks are trained where.
         retrain: Recipes of the two classification tasks.
         detection: Recipe of the detectors.
@@ -95,13 +96,13 @@ class Params(Settings):
     @model_validator(mode="after")
     def _networks_exist(self) -> Params:
         """Every run names a network that the search or ``runs.adopted`` gives, and transfer only what is retrained."""
-        for method in self.search.methods:
-            if method not in METHODS:
-                hint = nearest(method, METHODS)
+        for name in self.search.methods:
+            if name not in self.search.method:
+                hint = nearest(name, self.search.method)
                 raise ValueError(
-                    f"search.methods names {method!r}"
+                    f"search.methods names {name!r}"
                     + (f", did you mean {hint!r}?" if hint else "")
-                    + f"; allowed: {', '.join(METHODS)}"
+                    + f"; search.method has: {', '.join(self.search.method)}"
                 )
         known = {f"{method}-s{seed}" for method in self.search.methods for seed in self.search.seeds}
         known |= set(self.runs.adopted)
@@ -140,6 +141,8 @@ class Params(Settings):
             *(Path("cost") / name for name in self.runs.cost),
             *(Path("retrain/cifar10") / key for key in self.keys("cifar10")),
             *(Path("retrain/imagenet") / key for key in self.keys("imagenet")),
+            *(Path("evaluate/cifar10") / key for key in self.keys("cifar10")),
+            *(Path("evaluate/imagenet") / key for key in self.keys("imagenet")),
             *(Path("detect") / key for key in self.keys("detection")),
             *(Path("reid") / key for key in self.keys("reid")),
         ]
@@ -151,6 +154,15 @@ def load(path: str | Path = PARAMS) -> Params:
     Raises:
         InputError: Names the key, the file and the nearest valid key.
     """
+    return check(read(path), path)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The values of a params file, unchecked.
+
+    Raises:
+        InputError: If there is no such file, or it holds no mapping.
+    """
     file = Path(path)
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -160,27 +172,27 @@ def load(path: str | Path = PARAMS) -> Params:
         ) from None
     except yaml.YAMLError as error:
         raise InputError(f"not valid YAML ({error})", where=file) from None
-    return check(values, file)
-
-
-def check(values: Any, where: str | Path) -> Params:
-    """Check the values of a params file."""
     if not isinstance(values, dict):
-        raise InputError("holds no mapping of keys to values", where=where)
+        raise InputError("holds no mapping of keys to values", where=file)
+    return values
+
+
+def check(values: dict[str, Any], where: str | Path) -> Params:
+    """Check the values of a params file."""
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise _first(error, where) from None
+        raise _first(error, values, where) from None
 
 
-def _first(error: ValidationError, where: str | Path) -> InputError:
+def _first(error: ValidationError, values: dict[str, Any], where: str | Path) -> InputError:
     """The first thing that is wrong: unknown keys before all, since they explain a missing one."""
     details = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     detail = details[0]
     path = [str(part) for part in detail["loc"]]
     key = ".".join(path)
     if detail["type"] == "extra_forbidden":
-        known = _fields(path[:-1])
+        known = _fields(path[:-1], values)
         hint = nearest(path[-1], known)
         return InputError(
             f"unknown key {key!r}" + (f", did you mean {hint!r}?" if hint else ""),
@@ -195,8 +207,16 @@ def _first(error: ValidationError, where: str | Path) -> InputError:
     return InputError(f"{key} is {detail['input']!r}: {message.lower()}", where=where)
 
 
-def _fields(path: list[str]) -> list[str]:
+def _fields(path: list[str], values: dict[str, Any]) -> list[str]:
+    """The keys that are known at a place of params.yaml; none where it has no fixed keys."""
     model: type[BaseModel] = Params
+    if path[:2] == ["search", "method"] and len(path) > 2:
+        name, entry = path[2], values["search"]["method"][path[2]]
+        if len(path) == 3:
+            return keys_of(name, entry)
+        inside = path[3] == "space"
+        model = SearchSpaceSettings if inside else METHODS[entry.get("method", name)].settings
+        path = path[4:] if inside else path[3:]
     for part in path:
         field = model.model_fields.get(part)
         if field is None or not (

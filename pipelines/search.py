@@ -1,4 +1,4 @@
-"""Stage ``search``: one method, one seed."""
+"""Stage ``search``: one method or variant of it, one seed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESUME = Path("runs/.resume")
 def main() -> None:
     """Search and write ``runs/search/<method>-s<seed>/``."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.search", description=__doc__)
-    parser.add_argument("--method", required=True, help="a search method, such as cp_nas")
+    parser.add_argument("--method", required=True, help="an entry of search.method, such as cp_nas")
     parser.add_argument("--seed", required=True, type=int, help="the search's seed")
     parser.add_argument("--data", type=Path, default=Path("data/cifar10"), help="prepared CIFAR-10")
     parser.add_argument("--output", type=Path, help="default runs/search/<method>-s<seed>")
@@ -41,8 +41,8 @@ def main() -> None:
     )
     if not fabric.is_global_zero:
         return
-    space = settings.search.space
-    own = getattr(settings.search.method, arguments.method)
+    variant = settings.search.method[arguments.method]
+    space = settings.search.space_of(arguments.method)
     with stage.output_folder(output) as folder:
         write_record(
             folder,
@@ -50,7 +50,8 @@ def main() -> None:
                 "stage": "search",
                 "key": key,
                 "network": key,
-                "method": arguments.method,
+                "method": variant.method,
+                "variant": arguments.method,
                 "precision": "1bit" if space.binary else "real",
                 "form": space.form,
                 "seed": arguments.seed,
@@ -70,7 +71,10 @@ def main() -> None:
                 "seconds": round(run.seconds, 3),
                 "peak_memory_mib": round(run.peak_memory_mib, 1),
             },
-            params={"space": space.model_dump(), "method": {arguments.method: own.model_dump()}},
+            params={
+                "space": space.model_dump(),
+                "method": {variant.method: variant.settings.model_dump()},
+            },
             started=started,
             seeds=[arguments.seed, space.split_seed],
             data={manifest["name"]: manifest["sha256"]},

@@ -58,7 +58,7 @@ def _random(library: Library) -> tuple[str, str]:
 def _ablations(library: Library) -> tuple[str, str]:
     variants: dict[str, set[str]] = {}
     for record in library.of("search"):
-        variants.setdefault(record.family, set()).add(record.settings)
+        variants.setdefault(str(record.method), set()).add(record.settings)
     ablated = sorted(family for family, found in variants.items() if len(found) > 1)
     if not ablated:
         return "no", "no method is recorded with more than one setting"

@@ -30,10 +30,13 @@ RUN_KEYS: dict[str, tuple[type, ...]] = {
     "architecture_hash": (str, type(None)),
     "genotype_hash": (str, type(None)),
 }
+OPTIONAL_KEYS: dict[str, tuple[type, ...]] = {"variant": (str,)}
+"""Keys of searches that older records have not: the variant is the method's base form then."""
 METRIC_KEYS = {
     "search": ("val_accuracy", "epochs", "images_seen", "seconds"),
     "cost": (),
     "retrain": ("accuracy", "epochs", "images_seen", "seconds"),
+    "evaluate": ("accuracy", "loss", "images", "recorded_accuracy"),
     "detect": ("coco_map", "coco_map50", "voc_map50", "untrained_coco_map50", "seconds"),
     "reid": ("rank1", "map", "untrained_rank1", "untrained_map", "seconds"),
 }
@@ -41,6 +44,7 @@ SHARES = frozenset(
     (
         "val_accuracy",
         "accuracy",
+        "recorded_accuracy",
         "top5",
         "coco_map",
         "coco_map50",
@@ -103,9 +107,10 @@ def _object(path: Path) -> dict[str, Any]:
 def _check_run(folder: Path) -> dict[str, Any]:
     path = folder / RUN_FILE
     run = _object(path)
-    for key, types in RUN_KEYS.items():
+    for key in RUN_KEYS:
         if key not in run:
             raise InputError(f"the key {key!r} is missing", where=path, allowed=", ".join(RUN_KEYS))
+    for key, types in (RUN_KEYS | {key: OPTIONAL_KEYS[key] for key in OPTIONAL_KEYS if key in run}).items():
         if not isinstance(run[key], types) or (isinstance(run[key], bool) and bool not in types):
             raise InputError(
                 f"{key} is {run[key]!r}", where=path, allowed=" or ".join(t.__name__ for t in types)

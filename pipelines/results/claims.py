@@ -10,8 +10,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from pipelines.results.columns import METHOD_NAMES
 from pipelines.results.level import level
+from pipelines.results.origin import hardware
 from pipelines.results.records import Library, Record, settings_hash
 from pipelines.results.rows import unique
 from pipelines.results.statistics import (
@@ -27,10 +27,19 @@ from search.settings import Settings
 FILE = Path(__file__).parent.parent / "claims.yaml"
 SUPPORTED, NOT_SUPPORTED, UNDECIDED, NOT_RUN = "supported", "not supported", "undecided", "not run"
 Scope = tuple[str, ...]
+"""What must be the same for two runs to be compared: first the searches' campaign or settings, then data and recipe."""
+SEARCHED_KEY = "space.binary"
+"""The setting that :attr:`Arm.searched` asks for."""
+TIME = "seconds"
+"""The metric that depends on the device."""
 
 
 class Arm(Settings):
-    """The runs of one side of a comparison."""
+    """The runs of one side of a comparison.
+
+    Without a condition they are those of the method's base form; ``where``, or ``searched`` in a comparison inside
+    one method, chooses among the base form and all variants by the settings that were recorded.
+    """
 
     method: str = Field(description="the search method")
     searched: Literal["1bit", "real"] | None = Field(default=None, description="what the search trained")
@@ -121,17 +130,30 @@ def verdict(findings: list[Finding], rules: Rules) -> str:
 
 def _claim(claim: Claim, library: Library, rules: Rules) -> list[list[Finding]]:
     found = [_by_scope(comparison, claim, library) for comparison in claim.comparisons]
-    scopes = sorted(set().union(*found)) or [()]
+    blocks = {scope[0] for scope in found[0]}
+    scopes = sorted(scope for scope in set().union(*found) if scope in found[0] or scope[0] not in blocks)
     return [
         [
-            _finding(claim, comparison, pairs.get(scope, []), rules)
+            _finding(
+                claim, comparison, pairs.get(scope) or _elsewhere(scope, comparison, claim, pairs), rules
+            )
             for comparison, pairs in zip(claim.comparisons, found, strict=True)
         ]
-        for scope in scopes
+        for scope in scopes or [()]
     ]
 
 
 Pair = tuple[list[Record], list[Record]]
+
+
+def _elsewhere(
+    scope: Scope, comparison: Comparison, claim: Claim, found: dict[Scope, list[Pair]]
+) -> list[Pair]:
+    """The pairs of a test that measures something else than its claim's first one: those of the same searches."""
+    if comparison.measure == claim.comparisons[0].measure:
+        return []
+    same = [pairs for other, pairs in found.items() if scope and other[0] == scope[0]]
+    return same[0] if len(same) == 1 else []
 
 
 def _finding(claim: Claim, comparison: Comparison, pairs: list[Pair], rules: Rules) -> Finding:
@@ -156,8 +178,11 @@ def _by_scope(comparison: Comparison, claim: Claim, library: Library) -> dict[Sc
     if comparison.against is not None:
         return _networks(comparison.measure, comparison.against, library)
     assert comparison.first is not None and comparison.second is not None
-    keys = {key for one in claim.comparisons for arm in (one.first, one.second) if arm for key in arm.where}
+    arms = [arm for one in claim.comparisons for arm in (one.first, one.second) if arm]
+    keys = {key for arm in arms for key in arm.where}
     cross = comparison.first.method != comparison.second.method
+    if not cross and any(arm.searched for arm in arms):
+        keys.add(SEARCHED_KEY)
     sides = [
         _arm(arm, comparison.measure, library, tuple(sorted(keys)), cross)
         for arm in (comparison.first, comparison.second)
@@ -184,18 +209,21 @@ def _arm(
     """The runs of an arm by scope and search seed.
 
     Two methods are compared inside one campaign. Variants of one method may come from several campaigns, then
-    everything but the varied settings must be the same.
+    everything but the varied settings must be the same, and times are compared on one device only.
     """
+    base_only = not arm.where and (cross or arm.searched is None)
     found: dict[tuple[Scope, int], list[Record]] = {}
     for record in _selected(measure, library):
-        if record.run.get("method") != arm.method:
+        if record.method != arm.method or (base_only and not record.is_base):
             continue
         search = record if record.stage == "search" else library.search_of(record)
         if search is None or search.search_seed is None or not _matches(arm, search):
             continue
         block = record.profile if cross else settings_hash(search.params, varied)
         data = record.dataset
-        scope: Scope = (str(data["name"]), str(data.get("sha256")), block)
+        scope: Scope = (block, str(data["name"]), str(data.get("sha256")))
+        if measure.metric == TIME:
+            scope = (*scope, hardware(record.provenance))
         # Two methods have two search settings by nature; these must not keep them apart.
         if not (cross and record.stage == "search"):
             scope = (*scope, settings_hash(record.params, varied))
@@ -220,14 +248,18 @@ def setting(params: dict[str, Any], key: str) -> Any:
 def _networks(first: Measure, second: Measure, library: Library) -> dict[Scope, list[Pair]]:
     """The networks that have both measures in one campaign, each with its runs.
 
-    What a search measures means something else for every method: there each method is a scope of its own.
+    What a search measures means something else for every method and space: there each is a scope of its own.
     """
     own = first.stage == "search"
     sides = []
     for measure in (first, second):
         by_network: dict[tuple[Scope, str], list[Record]] = {}
         for record in _selected(measure, library):
-            scope = (record.profile, record.family) if own else (record.profile,)
+            search = library.search_of(record) if own and record.stage != "search" else record
+            if search is None:
+                continue
+            space = settings_hash(search.params.get("space", {})) if own else ""
+            scope = (record.profile, str(record.method), space) if own else (record.profile,)
             by_network.setdefault((scope, record.network), []).append(record)
         sides.append(by_network)
     scopes: dict[Scope, list[Pair]] = {}
@@ -253,7 +285,7 @@ CLAIM_COLUMNS = {
     "level": "what the runs may claim: reproduced, or reproduced at reduced scale",
     "dataset": "data sets of the runs; (stand-in) where one stands in for the paper's",
     "profile": "campaigns of the runs",
-    "methods": "methods whose runs entered",
+    "methods": "methods and variants whose runs entered",
     "statistic": "what decides the claim",
     "needs": "the runs it needs",
     "source": "where the claim is printed",
@@ -290,7 +322,7 @@ def _finding_row(finding: Finding, rules: Rules, library: Library) -> dict[str, 
             "level": level(records, library) if records else None,
             "dataset": "; ".join(unique(dataset_label(record) for record in records)) or None,
             "profile": " ".join(unique(record.profile for record in records)) or None,
-            "methods": ", ".join(unique(METHOD_NAMES.get(r.family, r.family) for r in records)) or None,
+            "methods": "; ".join(unique(record.label for record in records)) or None,
             "statistic": claim.statistic,
             "needs": claim.needs,
             "source": claim.source,

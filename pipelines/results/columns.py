@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 METHOD_NAMES = {
     "random": "Random search",
@@ -58,6 +58,7 @@ class TableSpec:
         about: One sentence for the reader.
         metrics: Its measured values, the first one decides the order of the rows.
         extra: Further columns with their explanation.
+        own: All its columns, where they are not those of the other tables.
     """
 
     name: str
@@ -66,6 +67,7 @@ class TableSpec:
     about: str
     metrics: tuple[Metric, ...]
     extra: dict[str, str]
+    own: dict[str, str] = field(default_factory=dict)
 
 
 SEARCH_EXTRA = {
@@ -84,6 +86,40 @@ TRAINING_EXTRA = {
     "seconds": "wall time of training and testing in seconds, mean",
     "peak_memory_mib": "peak memory in MiB, mean",
 }
+
+COMPARED = {
+    "accuracy": "test accuracy after retraining, percent; mean over the searches",
+    "accuracy_std": "sample standard deviation over the searches; empty for one search",
+    "difference": "mean difference to `against`, paired by search seed, percentage points",
+    "difference_low": "lower end of its bootstrap interval",
+    "difference_high": "upper end of its bootstrap interval",
+}
+COMPARISON: dict[str, str] = (
+    {
+        "level": "reproduced at reduced scale / reproduced, computed from the records",
+        "name": "search method with what its variant changes",
+        "variant": "entry of search.method in params.yaml; the method's own name: its base form",
+        "precision": "1bit, or real for the real-valued twin",
+        "form": "layer order of the operations: paper, released or darts",
+        "profile": "campaign of the run records, a folder of results/records/",
+        "dataset": "data set of the retraining",
+        "stand_in": "yes: the data set stands in for the paper's and is not comparable with it",
+        "train_images": "images trained on",
+    }
+    | {key: f"{meaning}; on the paper's own data set" for key, meaning in COMPARED.items()}
+    | {f"stand_in_{key}": f"{meaning}; on a stand-in data set" for key, meaning in COMPARED.items()}
+    | {
+        "searches": "number of searches, each retrained with one seed or more; training seeds are averaged first",
+        "runs": "number of retrainings, all of them",
+        "values": "accuracy of every search, percent, in the order of the search seeds",
+        "against": "what it is compared with: random search, for a variant its method's base form",
+        "pairs": "search seeds that both have",
+        "p": "two-sided p value of the paired t-test; empty below the least number of pairs in claims.yaml",
+        "p_holm": "the same after Holm's correction over the tests of this campaign, data set and precision",
+        "settings": "short hash of the retraining's settings",
+    }
+)
+"""Columns of comparison.csv."""
 
 TABLES = (
     TableSpec(
@@ -111,6 +147,17 @@ TABLES = (
             Metric("top5", "top-5 %", "test top-5 accuracy after the last epoch, percent", "top5"),
         ),
         TRAINING_EXTRA,
+    ),
+    TableSpec(
+        "comparison",
+        "Comparison",
+        "retrain",
+        "Every found network against random search, every variant of a method against its base form: paired by "
+        "search seed, training seeds averaged first. A difference says something where the p value after Holm's "
+        "correction is small; where it is empty there were too few pairs.",
+        (),
+        {},
+        COMPARISON,
     ),
     TableSpec(
         "detection",
@@ -165,9 +212,12 @@ TABLES = (
 
 def columns(spec: TableSpec) -> dict[str, str]:
     """Every column of a table's CSV file, in order, with its explanation."""
+    if spec.own:
+        return dict(spec.own)
     named = {
         "level": "cited / re-evaluated / reproduced at reduced scale / reproduced, computed from the records",
-        "name": "search method, or hand-made or published network",
+        "name": "search method with what its variant changes, or hand-made or published network",
+        "variant": "entry of search.method in params.yaml; the method's own name: its base form",
         "precision": "1bit, or real for the real-valued twin (in the search table: what was searched)",
         "form": "layer order of the operations: paper, released or darts; empty for hand-made networks",
         "wa": "bits of weights/activations; 1/1 + 1/32: some layers have real activations",

@@ -28,7 +28,7 @@ def level(records: Iterable[Record], library: Library) -> str:
 
 def _trained(record: Record) -> bool:
     if record.stage == "cost":
-        return record.run.get("method") is not None  # the cost of a found network rests on its search
+        return record.method is not None  # the cost of a found network rests on its search
     return float(record.metrics.get("epochs", 1)) > 0
 
 
@@ -39,7 +39,7 @@ def _full_scale(record: Record, library: Library) -> bool:
     if record.stage == "search":
         return True
     before: list[Record | None] = []
-    if record.run.get("method"):
+    if record.method:
         before.append(library.search_of(record))
     if record.stage in ("detect", "reid"):
         before.append(library.backbone_of(record))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.results.columns import METHOD_NAMES
 from pipelines.results.records import Record
 
 WIDTH = 7.2
@@ -18,14 +17,17 @@ class Picture:
 
     Attributes:
         name: File name without suffix.
-        kind: search, cell, accuracy, cited or training: the part of the report it belongs to.
+        kind: accuracy, ops, cited, cell, or the table it belongs to: search, classification, detection, reid.
         title, caption: For the reader.
+        profile, dataset: Campaign and data set of its runs; empty where it shows none or several.
     """
 
     name: str
     kind: str
     title: str
     caption: str
+    profile: str = ""
+    dataset: str = ""
 
 
 def series(history: Sequence[dict[str, str]], x: str, y: str) -> tuple[list[float], list[float]]:
@@ -34,11 +36,6 @@ def series(history: Sequence[dict[str, str]], x: str, y: str) -> tuple[list[floa
     return [float(a) for a, _ in pairs], [float(b) for _, b in pairs]
 
 
-def percent(values: Sequence[float]) -> list[float]:
-    """Shares as percent."""
-    return [100 * value for value in values]
-
-
 def method_name(record: Record) -> str:
-    """The method or network as tables call it."""
-    return METHOD_NAMES.get(record.family, record.family)
+    """The method, its variant or the network, as tables call it."""
+    return record.label

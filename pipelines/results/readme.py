@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pipelines.results.claims import CLAIM_COLUMNS
 from pipelines.results.columns import TABLES, columns
+from pipelines.results.curves import KINDS, table_columns
 from pipelines.results.level import MEANING
 from pipelines.results.literature import references
 from pipelines.results.pictures import Picture
+from pipelines.results.record_columns import HISTORY, OTHER, ROUNDS
 from pipelines.results.render import GENERATED, markdown_table
 
 HEAD = """# Results
@@ -31,20 +33,24 @@ How not to misread it:
 """
 FILES = {
     "report.html": "all of it on one page; no network access, light and dark, phone and desk",
-    "summary.json": "mean and n of every row of ours, for `dvc metrics show`",
+    "metrics/": "means and n, a file for every row of ours by table, campaign and data set, for `dvc metrics show`",
     "claims.csv, claims.md": "the papers' claims: supported, not supported, undecided or not run",
     "checklist.md": "best-practice checklists, point by point",
     "figures/": "every figure as SVG",
+    "curves/": "the numbers behind the curves: mean and spread by step or epoch; `dvc plots show` draws them",
+    "benchmarks.csv, benchmarks.md": "speed of the code on one machine, written by `make bench`; no run records",
     "records/<profile>/": "the run records: what each run measured, settings, provenance; no weights",
 }
 RECORD_FILES = {
-    "run.json": "which run it is: stage, network, precision, seed, task, data set, scale, hashes",
+    "run.json": "which run it is: stage, network, method and variant, precision, seed, task, data set, scale, hashes",
     "metrics.json": "the measured values; shares in [0, 1], times in seconds",
     "params.json": "the settings the stage used",
     "provenance.json": "commit, versions, device, threads, data hashes, times",
     "history.csv": "one row an epoch, draw or round",
     "rounds.csv": "searches by elimination: one row a round, what survived and what was dropped",
+    **OTHER,
     "genotype.json, network.json": "the found architecture",
+    "collapse.json": "the found normal cell: skip connections, depth, parameter-free share, whether it collapsed",
     "cost.json": "the network's counted cost",
     "pictures/": "detections or retrievals of the run",
 }
@@ -53,13 +59,17 @@ RECORD_FILES = {
 def readme(pictures: list[Picture]) -> str:
     """The whole file."""
     files = [(f"`{spec.name}.csv`, `.md`, `.tex`", spec.about) for spec in TABLES]
-    files += [(", ".join(f"`{part}`" for part in name.split(", ")), about) for name, about in FILES.items()]
+    files += [(_code(name), about) for name, about in FILES.items()]
     parts = [HEAD.format(generated=GENERATED).strip(), _table(("file", "what it is"), files)]
     parts += ["## Levels", _table(("level", "meaning"), list(MEANING.items()))]
     for spec in TABLES:
         parts += [f"## Columns of {spec.name}.csv", _columns(columns(spec))]
+    for kind in KINDS:
+        parts += [f"## Columns of curves/{kind.name}.csv", _columns(table_columns(kind))]
     parts += ["## Columns of claims.csv", _columns(CLAIM_COLUMNS)]
     parts += ["## Files of a record", _columns(RECORD_FILES, "file")]
+    parts += ["## Columns of a record's history.csv", _columns(HISTORY)]
+    parts += ["## Columns of a record's rounds.csv", _columns(ROUNDS)]
     parts += ["## Sources", "\n".join(f"- {name}: {meaning}" for name, meaning in references().items())]
     if pictures:
         rows = [(f"`figures/{p.name}.svg`", f"{p.title}. {p.caption}") for p in pictures]
@@ -72,4 +82,8 @@ def _table(heads: tuple[str, str], rows: list[tuple[str, str]]) -> str:
 
 
 def _columns(named: dict[str, str], head: str = "column") -> str:
-    return _table((head, "meaning"), [(f"`{name}`", meaning) for name, meaning in named.items()])
+    return _table((head, "meaning"), [(_code(name), meaning) for name, meaning in named.items()])
+
+
+def _code(names: str) -> str:
+    return ", ".join(f"`{name}`" for name in names.split(", "))

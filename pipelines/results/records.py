@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pipelines.results.columns import METHOD_NAMES
+from pipelines.results.variants import changes
 from search.errors import InputError
 from search.files import read_csv, read_json, sha256_json
 from search.genotype import Genotype
 
 SCHEMA = 1
-STAGES = ("search", "cost", "retrain", "detect", "reid")
+STAGES = ("search", "cost", "retrain", "evaluate", "detect", "reid")
 RUN_FILE = "run.json"
 NETWORK_FILE = "network.json"
 UNSETTLED = frozenset({"profile", "seed", "seeds", "workers", "log_every"})
@@ -28,6 +31,7 @@ class Record:
         profile: The campaign it belongs to (``quick``, ``paper``, or a name given to ``collect add``).
         run, metrics, params, provenance: The JSON files of these names.
         cost: The object of ``pipelines.cost`` for this network and input size, or None.
+        label: What tables and figures call the method, its variant or the network.
     """
 
     folder: Path
@@ -37,10 +41,11 @@ class Record:
     params: dict[str, Any]
     provenance: dict[str, Any]
     cost: dict[str, Any] | None = field(default=None)
+    label: str = field(default="")
 
     @property
     def stage(self) -> str:
-        """search, cost, retrain, detect or reid."""
+        """search, cost, retrain, evaluate, detect or reid."""
         return str(self.run["stage"])
 
     @property
@@ -49,9 +54,27 @@ class Record:
         return str(self.run["network"])
 
     @property
+    def method(self) -> str | None:
+        """The search method that found the network; None for a hand-made or published one."""
+        method = self.run.get("method")
+        return None if method is None else str(method)
+
+    @property
+    def variant(self) -> str | None:
+        """The method's variant, from a network's name ``<variant>-s<seed>``; the method's own name: its base form."""
+        if self.method is None:
+            return None
+        return str(self.run.get("variant") or self.network.rpartition("-s")[0] or self.method)
+
+    @property
+    def is_base(self) -> bool:
+        """Whether a search method's base form was run, with the settings under its own name in params.yaml."""
+        return self.method is not None and self.variant == self.method
+
+    @property
     def family(self) -> str:
-        """What a table's row is about: the search method, or the name of a hand-made or published network."""
-        return str(self.run.get("method") or self.run["network"])
+        """What a table's row is about: the variant of a method, or a hand-made or published network."""
+        return self.variant or self.network
 
     @property
     def seed(self) -> int:
@@ -61,7 +84,7 @@ class Record:
     @property
     def search_seed(self) -> int | None:
         """The seed of the search that found the network; None for a hand-made or published one."""
-        if not self.run.get("method"):
+        if self.method is None:
             return None
         if self.stage == "search":
             return self.seed
@@ -139,7 +162,7 @@ def read_record(folder: Path, profile: str) -> Record:
 
 
 def read_records(root: str | Path) -> list[Record]:
-    """Every record under ``results/records``, in a fixed order: profile, then path.
+    """Every record under ``results/records``, named, in a fixed order: profile, then path.
 
     Raises:
         InputError: If there is no record at all, or one cannot be read.
@@ -154,7 +177,27 @@ def read_records(root: str | Path) -> list[Record]:
         raise InputError(
             "no run records here", where=top, mend="run `dvc repro`, or `python -m pipelines.collect`"
         )
-    return records
+    labels = labels_of(records)
+    return [replace(record, label=labels[record.profile, record.family]) for record in records]
+
+
+def labels_of(records: Sequence[Record]) -> dict[tuple[str, str], str]:
+    """What tables call each profile's methods, variants and networks, by profile and :attr:`Record.family`.
+
+    A variant is called by its method and what it changes against the base form in the same campaign, such as
+    ``CP-NAS, beta_p 0``; without a base form there, by its own name.
+    """
+    searches = {(r.profile, r.family): r for r in records if r.stage == "search"}
+    labels = {}
+    for record in records:
+        key = (record.profile, record.family)
+        name = METHOD_NAMES.get(record.method or record.family, record.family)
+        if record.method is not None and not record.is_base:
+            search, base = searches.get(key), searches.get((record.profile, record.method))
+            words = changes(search.params, base.params) if search and base else ""
+            name = f"{name}, {words or record.variant}"
+        labels[key] = name
+    return labels
 
 
 @dataclass(frozen=True)

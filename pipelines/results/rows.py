@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipelines.results.columns import COSTS, METHOD_NAMES, TableSpec, columns
+from pipelines.results.columns import COSTS, TableSpec, columns
 from pipelines.results.level import CITED, level
 from pipelines.results.literature import cited, counterpart
 from pipelines.results.origin import commit, hardware
@@ -52,12 +52,13 @@ def _row(spec: TableSpec, group: list[Record], library: Library) -> Row:
     row: Row = dict.fromkeys(columns(spec))
     row |= {
         "level": level(group, library),
-        "name": METHOD_NAMES.get(first.family, first.family),
+        "name": first.label,
+        "variant": first.variant,
         "precision": first.run["precision"],
         "form": first.run.get("form") if first.run.get("genotype_hash") else None,
         "profile": first.profile,
         "n": len(group),
-        "searches": len({r.search_seed for r in group}) if first.run.get("method") else None,
+        "searches": len({r.search_seed for r in group}) if first.method else None,
         "seeds": " ".join(filter(None, map(_seed, group))),
         "genotype": " ".join(
             unique(str(r.run["genotype_hash"])[:8] for r in group if r.run.get("genotype_hash"))
@@ -164,7 +165,7 @@ def _diagnosis(group: list[Record]) -> Row:
 
 
 def _search_cost(group: list[Record], library: Library) -> Row:
-    searches = {id(found): found for r in group if r.run.get("method") and (found := library.search_of(r))}
+    searches = {id(found): found for r in group if r.method and (found := library.search_of(r))}
     rows = list(searches.values())
     return {
         "search_seconds": _mean([r.metrics["seconds"] for r in rows], 1),

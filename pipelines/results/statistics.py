@@ -58,6 +58,12 @@ def paired_difference(
     return Estimate(len(difference), float(difference.mean()), low, high, p)
 
 
+def mean_interval(values: Sequence[float], rules: Rules) -> Estimate:
+    """The mean of a sample with its percentile bootstrap interval; there is nothing to test, hence no p value."""
+    found = paired_difference(values, [0.0] * len(values), 0.0, rules)
+    return Estimate(found.n, found.value, found.low, found.high, None)
+
+
 def paired_ratio(first: Sequence[float], second: Sequence[float], above: float, rules: Rules) -> Estimate:
     """Geometric mean of ``first / second``: the paired difference of logarithms, against ``log(above)``."""
     logs = paired_difference([*map(math.log, first)], [*map(math.log, second)], math.log(above), rules)

@@ -110,6 +110,8 @@ def _mean_std(metric: Metric, prefix: str) -> Column:
 def _ours(spec: TableSpec, key: tuple[str, str, str], rows: list[Row]) -> View:
     profile, dataset, stand_in = key
     stand = stand_in == "yes"
+    if spec.own:
+        return _compared(spec, f"{dataset} · profile {profile}", rows)
     prefix = "stand_in_" if stand else ""
     metrics = [m for m in spec.metrics if any(row.get(prefix + m.key) is not None for row in rows)]
     middle = [_mean_std(metric, prefix) for metric in metrics]
@@ -130,6 +132,38 @@ def _ours(spec: TableSpec, key: tuple[str, str, str], rows: list[Row]) -> View:
         rows=tuple(rows),
         details=_details(spec),
     )
+
+
+def _compared(spec: TableSpec, title: str, rows: list[Row]) -> View:
+    stand = rows[0]["stand_in"] == "yes"
+    prefix = "stand_in_" if stand else ""
+    columns = (
+        Column("network", label),
+        _mean_std(Metric("accuracy", "top-1 %", ""), prefix),
+        _plain("searches", "searches"),
+        _words("against", "against"),
+        Column("difference", lambda row: _signed(row[f"{prefix}difference"]), numeric=True),
+        Column("interval", lambda row: _interval(row, f"{prefix}difference"), numeric=True),
+        _plain("pairs", "pairs"),
+        _plain("p, corrected", "p_holm", 4),
+        _words("level", "level"),
+    )
+    warning = "On a stand-in for the paper's data set. " if stand else ""
+    note = f"{warning}Differences in percentage points, with their bootstrap intervals."
+    details = (Column("network", label), _words("top-1 %, every search", "values"), _plain("runs", "runs"))
+    more = (_words("variant", "variant"), _words("settings", "settings"))
+    return View(
+        f"{title}{' · stand-in' if stand else ''}", note, "ours", stand, columns, tuple(rows), details + more
+    )
+
+
+def _signed(value: float | None) -> str:
+    return DASH if value is None else f"{value:+.2f}"
+
+
+def _interval(row: Row, key: str) -> str:
+    low, high = row[f"{key}_low"], row[f"{key}_high"]
+    return DASH if low is None else f"{_signed(low)} to {_signed(high)}"
 
 
 def _middle(spec: TableSpec) -> list[Column]:

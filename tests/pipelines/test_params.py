@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,11 @@ import yaml
 
 from pipelines import params, profile
 from search.errors import InputError
+from search.methods import METHODS
 
 QUICK = yaml.safe_load(profile.path_of("quick").read_text())
+VARIANT = QUICK["search"]["method"]["cp_nas"] | {"method": "cp_nas"}
+ABLATIONS = [name for name in profile.names() if name.startswith("ablation-")]
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -25,7 +30,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", profile.names())
 def test_every_profile_is_valid_and_named_after_its_file(name: str) -> None:
-    assert params.load(profile.path_of(name)).profile == name
+    assert profile.load(name).profile == name
 
 
 @pytest.mark.parametrize(
@@ -41,6 +46,42 @@ def test_every_profile_is_valid_and_named_after_its_file(name: str) -> None:
         ("runs.cifar10.networks", ["cp_nas-s9"], "runs.cifar10.networks names 'cp_nas-s9'; known: "),
         ("runs.imagenet.networks", ["random-s0"], "runs.detection needs the weights of cp_nas-s0-1bit-s0"),
         ("search.methods", ["cp-nas"], "search.methods names 'cp-nas', did you mean 'cp_nas'?"),
+        (
+            "search.method.cp_nas2",
+            {"rounds": 1},
+            "search.method.cp_nas2: no search method 'cp_nas2', did you mean",
+        ),
+        (
+            "search.method.cp_nas2",
+            VARIANT | {"method": "cpnas"},
+            "no search method 'cpnas', did you mean 'cp_nas'?",
+        ),
+        ("search.method.cp_nas2", {"method": "cp_nas"}, "the key 'search.method.cp_nas2.beta_p' is missing"),
+        (
+            "search.method.cp_nas2",
+            VARIANT | {"beta": 1.0},
+            "'search.method.cp_nas2.beta', did you mean 'beta_p'?",
+        ),
+        ("search.method.cp_nas2", VARIANT | {"rounds": 0}, "search.method.cp_nas2.rounds is 0"),
+        ("search.method.cp_nas2", 3, "search.method.cp_nas2: is 3, a mapping of settings was expected"),
+        ("search.method.cp-nas", VARIANT, "search.method.cp-nas: a variant's name has small letters"),
+        ("search.method.bnas", VARIANT, "search.method.bnas: is the name of a method"),
+        (
+            "search.method.cp_nas2",
+            VARIANT | {"space": {"binery": True}},
+            "unknown key 'search.method.cp_nas2.space.binery', did you mean 'binary'?",
+        ),
+        (
+            "search.method.cp_nas2",
+            VARIANT | {"space": {"augmentation": {"flipp": True}}},
+            "'search.method.cp_nas2.space.augmentation.flipp', did you mean 'flip'?",
+        ),
+        (
+            "search.method.cp_nas2",
+            VARIANT | {"space": {"cells": 2}},
+            "search.method.cp_nas2.space.cells is 2",
+        ),
+        ("search.method.cp_nas2", VARIANT | {"space": None}, "search.method.cp_nas2.space is None"),
     ],
 )
 def test_what_is_wrong_is_one_line_that_names_it(path: str, value: Any, message: str) -> None:
@@ -84,8 +125,117 @@ def test_use_keeps_your_changes_aside(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_random_search_sees_as_many_images_as_cp_nas(name: str) -> None:
     """The methods of a profile are compared at one budget: 35 T epochs of Child and Parent."""
     method = params.load(profile.path_of(name)).search.method
-    assert method.random.architectures * method.random.epochs == 70 * method.cp_nas.rounds
-    assert method.random.architectures > 1
+    random: Any = method["random"].settings
+    cp_nas: Any = method["cp_nas"].settings
+    assert random.architectures * random.epochs == 70 * cp_nas.rounds
+    assert random.architectures > 1
+
+
+def passes(method: str, own: Any) -> int:
+    """Epochs of training images, alpha steps included, that a method puts through training steps."""
+    match method:
+        case "random":
+            return own.architectures * own.epochs
+        case "cp_nas":
+            return 35 * own.rounds * (2 if own.parent else 1)
+        case "bnas":
+            return 35 * own.rounds
+        case "dcp_nas":
+            return own.rounds * (2 * (own.parent_epochs + own.child_epochs) + own.tangent)
+        case _:
+            return 2 * own.epochs - getattr(own, "warm_up", 0)
+
+
+@pytest.mark.parametrize("name", ["study", *ABLATIONS])
+def test_a_study_has_one_budget_and_paired_seeds(name: str) -> None:
+    """All methods see the same images; without the tangent DCP-NAS saves a pass a round, less than 3 per cent."""
+    search = profile.load(name).search
+    budgets = {
+        variant: passes(search.method[variant].method, search.method[variant].settings)
+        * search.space_of(variant).train_images
+        for variant in search.methods
+    }
+    assert all(0.97 * 26_880 < images <= 26_880 for images in budgets.values()), budgets
+    assert len(search.seeds) >= 3
+    if name == "study":
+        assert set(budgets.values()) == {26_880} and set(search.methods) == set(METHODS)
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_is_the_study_with_other_variants(name: str) -> None:
+    """Only methods, seeds and runs differ; each variant differs from its base form, which is there too."""
+    found, study = profile.values_of(name), profile.values_of("study")
+    for section in set(found) - {"profile", "search", "runs"}:
+        assert found[section] == study[section]
+    assert {key for key in found["search"] if found["search"][key] != study["search"][key]} <= {
+        "methods",
+        "method",
+        "seeds",
+    }
+    search = profile.load(name).search
+    assert sorted(search.methods) == sorted(search.method) and len(search.method) > 1
+    for variant, entry in search.method.items():
+        base = search.method[entry.method]
+        assert (variant == entry.method) == (entry == base)
+    assert len(found["runs"]["cifar10"]["networks"]) == len(search.methods) * len(search.seeds)
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_a_profile_with_a_base_becomes_a_complete_file(name: str, tmp_path: Path) -> None:
+    """What `use` writes is complete, says whence it comes, and reads back as the same values."""
+    target = tmp_path / "params.yaml"
+    profile.use(name, target)
+    text = target.read_text()
+    assert text.startswith(f"# Profile {name}: study with the changes in ")
+    assert yaml.safe_load(text) == profile.values_of(name)
+    assert params.load(target) == profile.load(name)
+    assert "base:" not in text and "&id" not in text
+
+
+def test_profiles_that_cannot_be_extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No such base, a base with a base, a base that does not fit: each one line."""
+    monkeypatch.setattr(profile, "FOLDER", tmp_path)
+    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(QUICK))
+    (tmp_path / "one.yaml").write_text("{base: quick, profile: one, search: {method: {cp_nas: {rounds: 3}}}}")
+    (tmp_path / "two.yaml").write_text("{base: one}")
+    (tmp_path / "three.yaml").write_text("{base: qick}")
+    (tmp_path / "four.yaml").write_text("{base: quick, search: [1]}")
+    assert profile.values_of("one")["search"]["method"]["cp_nas"]["rounds"] == 3
+    assert "random" not in profile.values_of("one")["search"]["method"]
+    for name, message in (
+        ("one", "search.methods names 'random'"),
+        ("two", "its base 'one' has a base itself"),
+        ("three", "no profile 'qick', did you mean 'quick'?"),
+        ("four", "does not fit onto its base"),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)):
+            profile.load(name)
+
+
+def test_merge_keys_of_yaml_spare_repeating_settings(tmp_path: Path) -> None:
+    """A params.yaml of your own may use anchors; DVC's own reader sees the same values."""
+    from dvc.utils.serialize import load_yaml
+
+    values = copy.deepcopy(QUICK)
+    del values["search"]["method"]
+    entries = "method:\n  cp_nas: &base {beta_p: 1.0, rounds: 1, parent: true, indicator_scale: 1.0, "
+    entries += "share_latent_weights: false, partial: 1}\n  random: {architectures: 2, epochs: 1}\n"
+    entries += "  cp_nas_beta0: {<<: *base, method: cp_nas, beta_p: 0.0}\n"
+    text = yaml.safe_dump(values).replace("  methods:\n", textwrap.indent(entries, "  ") + "  methods:\n", 1)
+    (tmp_path / "params.yaml").write_text(text)
+    search = params.load(tmp_path / "params.yaml").search
+    assert search.method["cp_nas_beta0"].settings == search.method["cp_nas"].settings.model_copy(
+        update={"beta_p": 0.0}
+    )
+    assert load_yaml(str(tmp_path / "params.yaml"))["search"]["method"]["cp_nas_beta0"] == {
+        "beta_p": 0.0,
+        "rounds": 1,
+        "parent": True,
+        "indicator_scale": 1.0,
+        "share_latent_weights": False,
+        "partial": 1,
+        "method": "cp_nas",
+    }
 
 
 def test_folders_are_those_of_the_graph() -> None:

@@ -1,0 +1,51 @@
+"""What the columns in the files of a run record mean, for ``results/README.md``."""
+
+from __future__ import annotations
+
+HISTORY = {
+    "step": "search: number of the row, from 0: a draw, or an epoch",
+    "epoch": "epochs done; retrain: the epoch, from 0",
+    "k": "search by elimination: operations that every edge still has",
+    "round": "CP-NAS: which of the `rounds` times the operations are drawn; DCP-NAS: which turn of Parent and Child",
+    "draw": "search by elimination: which of the K networks of a round",
+    "phase": "DCP-NAS: parent or child, which of the two is trained",
+    "architecture": "random search: number of the drawn architecture",
+    "normal, reduce": "search by elimination: the drawn operation of each of the 14 edges, as one octal number",
+    "genotype": "random search: hash of the drawn genotype",
+    "accuracy_child, accuracy_parent": "validation accuracy of the 1-bit and of the real-valued network, in [0, 1]",
+    "loss_child, loss_parent": "mean training loss of the epoch",
+    "z": "CP-NAS: the draw's performance indicator",
+    "reconstruction": "DCP-NAS: reconstruction error at the end of the epoch",
+    "entropy": "differentiable searches: mean entropy of an edge's softmax, nats",
+    "distance, tangent_cosine": "DCP-NAS: distance and cosine of the tangent directions, mean over the epoch",
+    "psi_mean, psi_max": "DCP-NAS, decoupled: mean and largest element of psi",
+    "stage": "retrain: number of the recipe's stage, from 0",
+    "train_loss, train_accuracy": "retrain: means over the training images of the epoch",
+    "accuracy, top5": "retrain: on the test images, in [0, 1]; reid: accuracy on the last training batches, percent",
+    "loss": "retrain: on the test images; detect, reid: mean training loss of the epoch",
+    "loss_t, loss_x": "reid: its triplet and its cross-entropy part",
+    "loss_rpn_cls, loss_rpn_bbox, loss_cls, loss_bbox, loss_centerness": "detect: the parts of the detector's loss",
+    "voc_map50, coco_map, coco_map50": "detect: on the test images after the epoch, in [0, 1], where it was measured",
+    "map, rank1, rank5, rank10": "reid: the same",
+    "lr": "learning rate of the epoch's last step",
+    "images, images_seen": "training images of the epoch; since the start",
+    "seconds": "wall time of the epoch",
+}
+"""Columns of history.csv; a comma joins columns with one explanation."""
+ROUNDS = {
+    "k": "operations that every edge had before the elimination",
+    "tau": "Kendall's rank correlation with the indicators of the elimination before",
+    "mean_margin": "mean difference between the two lowest indicators of an edge",
+    "ties": "edges whose lowest indicator was shared; the seed decides there",
+    "parameter_free_share": "share of the surviving operations without parameters",
+    "collapsed": "whether the cell of the best survivors has collapsed",
+    "surviving_normal, surviving_reduce": "surviving operations, edge by edge",
+    "dropped_normal, dropped_reduce": "dropped operation of each edge",
+}
+"""Columns of rounds.csv."""
+OTHER = {
+    "timing.csv": "search, retrain: `step` or `epoch`, and `seconds` since the run began",
+    "architectures.csv": "random search: `architecture`, its `accuracy` after its epochs, its `genotype`",
+    "alphas.csv": "differentiable searches: the final architecture parameters, by cell, edge and operation",
+}
+"""Further CSV files of a record, with their columns."""

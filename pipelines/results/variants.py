@@ -1,0 +1,43 @@
+"""What a variant of a search method changes, in words, from the settings that its records hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+WORDS = {("binary", True): "searched 1-bit", ("binary", False): "searched real-valued"}
+"""Settings that read better than by their name."""
+
+
+def flat(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key.
+
+    Examples:
+        >>> flat({"space": {"cells": 8}, "method": {"cp_nas": {"beta_p": 1.0}}})
+        {'space.cells': 8, 'method.cp_nas.beta_p': 1.0}
+    """
+    found: dict[str, Any] = {}
+    for key, value in params.items():
+        path = f"{prefix}{key}"
+        found |= flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
+    return found
+
+
+def changes(params: dict[str, Any], base: dict[str, Any]) -> str:
+    """What the settings of a search change against others.
+
+    Examples:
+        >>> changes({"cp_nas": {"beta_p": 0.5, "parent": False}}, {"cp_nas": {"beta_p": 1.0, "parent": True}})
+        'beta_p 0.5, parent off'
+    """
+    found, other = flat(params), flat(base)
+    return ", ".join(
+        _words(key.rpartition(".")[2], value)
+        for key, value in found.items()
+        if key not in other or value != other[key]
+    )
+
+
+def _words(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return WORDS.get((name, value), f"{name} {'on' if value else 'off'}")
+    return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
