@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.results.claims import dataset_label
+from pipelines.results.claims import read_claims
+from pipelines.results.curve_figures import searching, training
+from pipelines.results.curves import KINDS, curves
+from pipelines.results.diagnostics import sweeps, tangents
 from pipelines.results.level import CITED
-from pipelines.results.pictures import WIDTH, Picture, method_name, percent, series
+from pipelines.results.pictures import WIDTH, Picture
 from pipelines.results.plotting import CHILD, PARENT, QUIET, annotate, canvas, colour_of, save, spare
 from pipelines.results.records import Library, Record
-from pipelines.results.search_figures import cell, survivors, trajectory
+from pipelines.results.search_figures import cell, survivors
 from pipelines.results.views import label
 
 if TYPE_CHECKING:
@@ -25,39 +28,38 @@ Row = dict[str, Any]
 def draw_all(library: Library, classification: list[Row], folder: Path) -> list[Picture]:
     """Draw every figure that the records allow into ``folder``; returns them in the order of the report."""
     pictures: list[Picture] = []
-    for records in _campaigns(library.of("search"), lambda r: (r.profile, r.family)):
-        pictures += trajectory(records, folder) + survivors(records, folder)
+    for kind in KINDS:
+        found = curves(kind, library)
+        pictures += (searching if kind.stage == "search" else training)(kind, found, folder)
+    for records in _by_method(library.of("search")):
+        pictures += survivors(records, folder) + tangents(records, folder)
     pictures += [cell(record, folder) for record in library.of("search") if record.genotype]
-    pictures += _accuracies(classification, folder) + _against_ops(classification, folder)
-    for records in _campaigns(
-        library.of("retrain"), lambda r: (r.profile, str(r.run["task"]), r.dataset["name"])
-    ):
-        pictures += _training(records, folder)
-    return pictures
+    for profile in dict.fromkeys(row["profile"] for row in classification if row["level"] != CITED):
+        rows = [row for row in classification if row["profile"] == profile]
+        pictures += _accuracies(rows, profile, folder) + _against_ops(rows, profile, folder)
+    pictures += sweeps(library, read_claims()[0], folder)
+    return pictures + _cited_ops(classification, folder)
 
 
-def _campaigns(records: Sequence[Record], key: Callable[[Record], tuple[str, ...]]) -> list[list[Record]]:
-    found: dict[tuple[str, ...], list[Record]] = {}
+def _by_method(records: Sequence[Record]) -> list[list[Record]]:
+    found: dict[tuple[str, str], list[Record]] = {}
     for record in records:
-        found.setdefault(key(record), []).append(record)
+        found.setdefault((record.profile, record.family), []).append(record)
     return [found[name] for name in sorted(found)]
 
 
 def _panels(rows: list[Row]) -> list[tuple[str, list[Row]]]:
     found: dict[str, list[Row]] = {}
     for row in rows:
-        if row["level"] != CITED:
-            mark = " (stand-in)" if row["stand_in"] == "yes" else ""
-            images = f", {row['train_images']:,} training images" if row["train_images"] else ""
-            found.setdefault(f"{row['dataset']}{mark}{images} · {row['profile']}", []).append(row)
+        mark = " (stand-in)" if row["stand_in"] == "yes" else ""
+        images = f", {row['train_images']:,} training images" if row["train_images"] else ""
+        found.setdefault(f"{row['dataset']}{mark}{images}", []).append(row)
     return sorted(found.items())
 
 
-def _accuracies(rows: list[Row], folder: Path) -> list[Picture]:
-    """Every run as a dot, the mean as a line; one panel a data set."""
+def _accuracies(rows: list[Row], profile: str, folder: Path) -> list[Picture]:
+    """Every run of a campaign as a dot, the mean as a line; one panel a data set."""
     panels = _panels(rows)
-    if not panels:
-        return []
     heights = [len(group) + 1.0 for _, group in panels]
     with canvas(
         len(panels),
@@ -80,42 +82,44 @@ def _accuracies(rows: list[Row], folder: Path) -> list[Picture]:
             axis.set_ylim(len(group) - 0.4, -0.6)
             axis.set_title(title)
             axis.set_xlabel("test accuracy %")
-        save(figure, folder / "accuracy.svg")
+        name = f"accuracy-{profile}"
+        save(figure, folder / f"{name}.svg")
     caption = (
         "Each dot is a run, none left out; the bar is the mean. Filled: 1-bit; open: real-valued. "
         "Panels do not compare."
     )
-    return [Picture("accuracy", "accuracy", "Accuracy after retraining, every run", caption)]
+    return [Picture(name, "accuracy", f"Accuracy after retraining, every run ({profile})", caption, profile)]
 
 
-def _against_ops(rows: list[Row], folder: Path) -> list[Picture]:
-    """Accuracy over OPs of ours, a panel a data set; the literature's in a figure of its own."""
+def _against_ops(rows: list[Row], profile: str, folder: Path) -> list[Picture]:
+    """Accuracy over OPs of a campaign's networks, a panel a data set."""
     panels = [(title, [row for row in group if row.get("ops_strict_M")]) for title, group in _panels(rows)]
     panels = [(title, group) for title, group in panels if group]
-    pictures = []
-    if panels:
-        columns = min(2, len(panels))
-        lines = math.ceil(len(panels) / columns)
-        with canvas(lines, columns, WIDTH, 3.1 * lines) as (figure, axes):
-            colours = colour_of([row["name"] for _, group in panels for row in group])
-            for axis, (title, group) in zip(axes.flat, panels, strict=False):
-                for row in group:
-                    _ops_point(axis, row, colours[row["name"]])
-                _ops_axis(axis, title.replace(", ", "\n", 1))
-            spare(list(axes.flat)[len(panels) :])
-            figure.draw_without_rendering()
-            for axis, (_, group) in zip(axes.flat, panels, strict=False):
-                annotate(axis, [(row["ops_strict_M"], _accuracy(row), label(row)) for row in group], 7.5)
-            save(figure, folder / "accuracy-ops.svg")
-        caption = (
-            "Dot: OPs counted strictly (W1A32 as real); the line reaches to the generous count. "
-            "Filled: 1-bit; open: real-valued; bars: standard deviation. Panels do not compare."
-        )
-        pictures.append(Picture("accuracy-ops", "accuracy", "Accuracy against operations", caption))
-    return pictures + _cited_ops(rows, folder)
+    if not panels:
+        return []
+    columns = min(2, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    with canvas(lines, columns, WIDTH, 3.1 * lines) as (figure, axes):
+        colours = colour_of([row["name"] for _, group in panels for row in group])
+        for axis, (title, group) in zip(axes.flat, panels, strict=False):
+            for row in group:
+                _ops_point(axis, row, colours[row["name"]])
+            _ops_axis(axis, title.replace(", ", "\n", 1))
+        spare(list(axes.flat)[len(panels) :])
+        figure.draw_without_rendering()
+        for axis, (_, group) in zip(axes.flat, panels, strict=False):
+            annotate(axis, [(row["ops_strict_M"], _accuracy(row), label(row)) for row in group], 7.5)
+        name = f"accuracy-ops-{profile}"
+        save(figure, folder / f"{name}.svg")
+    caption = (
+        "Dot: OPs counted strictly (W1A32 as real); the line reaches to the generous count. "
+        "Filled: 1-bit; open: real-valued; bars: standard deviation. Panels do not compare."
+    )
+    return [Picture(name, "ops", f"Accuracy against operations ({profile})", caption, profile)]
 
 
 def _cited_ops(rows: list[Row], folder: Path) -> list[Picture]:
+    """The literature's accuracy over OPs, in a figure of its own."""
     quoted = [row for row in rows if row["level"] == CITED and row["paper_ops_M"] and row["paper_accuracy"]]
     with canvas(1, 1, WIDTH, 3.6) as (figure, axes):
         axis = axes[0, 0]
@@ -163,36 +167,3 @@ def _ops_axis(axis: Axes, title: str) -> None:
     axis.set_title(title)
     axis.set_xlabel("OPs, millions")
     axis.set_ylabel("test accuracy %")
-
-
-def _training(records: list[Record], folder: Path) -> list[Picture]:
-    """Training loss and test accuracy by epoch, a line a run."""
-    records = [record for record in records if series(record.history, "epoch", "accuracy")[0]]
-    if not records:
-        return []
-    first = records[0]
-    colours = colour_of([record.family for record in records])
-    with canvas(1, 2, WIDTH, 3.1) as (figure, axes):
-        named: set[str] = set()
-        for record in records:
-            real = record.run["precision"] == "real"
-            name = f"{method_name(record)}{' (real-valued)' if real else ''}"
-            style: dict[str, Any] = {
-                "color": colours[record.family],
-                "linestyle": "--" if real else "-",
-                "alpha": 0.85,
-            }
-            x, y = series(record.history, "epoch", "train_loss")
-            axes[0, 0].plot(x, y, **style)
-            x, y = series(record.history, "epoch", "accuracy")
-            axes[0, 1].plot(x, percent(y), label=None if name in named else name, **style)
-            named.add(name)
-        for axis, title in zip(axes[0], ("training loss", "test accuracy %"), strict=True):
-            axis.set_title(title)
-            axis.set_xlabel("epoch")
-            axis.xaxis.get_major_locator().set_params(integer=True)
-        figure.legend(loc="outside lower center", ncols=3)
-        name = f"training-{first.profile}-{first.run['task']}-{first.dataset['name']}"
-        save(figure, folder / f"{name}.svg")
-    title = f"Training on {dataset_label(first)} ({first.profile})"
-    return [Picture(name, "training", title, "One line a run; dashed: the real-valued twin.")]

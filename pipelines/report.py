@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import base64
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipelines.results.claims import NOT_RUN, dataset_label
-from pipelines.results.columns import TABLES
+from pipelines.results.columns import TABLES, TableSpec
+from pipelines.results.curves import KINDS, display_name
 from pipelines.results.level import MEANING
-from pipelines.results.origin import commit, hardware
+from pipelines.results.origin import commit
+from pipelines.results.overview import by_text, campaigns, claim_groups, facts, largest_first
 from pipelines.results.pictures import Picture
 from pipelines.results.plotting import inline
 from pipelines.results.records import Library, Record
-from pipelines.results.rows import unique
+from pipelines.results.rows import groups
 from pipelines.results.statistics import Rules
-from pipelines.results.views import views
+from pipelines.results.views import View, views
 
 TEMPLATES = Path(__file__).parent / "templates"
 MEDIA = {".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg"}
 GALLERY = {"detection": "detect", "reid": "reid"}
+PICTURES = 4
+"""Pictures shown of a network: the first of its first seed's run."""
 Row = dict[str, Any]
 
 
@@ -49,14 +51,15 @@ def render(
     return environment.get_template("report.html.j2").render(
         css=_own("report.css"),
         script=_own("report.js"),
-        facts=_facts(library, claims),
+        facts=facts(library, claims),
+        campaigns=campaigns(library),
         sections=_sections(bool(checklists)),
         levels=list(MEANING.items()),
         rules=rules,
-        claims=claim_groups(claims),
-        tables=[_table(spec, tables[spec.name], library) for spec in TABLES],
-        pictures=[picture for picture in drawn if picture["kind"] != "cell"],
-        cells=[picture for picture in drawn if picture["kind"] == "cell"],
+        claims=by_text(claim_groups(claims)),
+        tables=[_table(spec, tables[spec.name], library, drawn) for spec in TABLES],
+        pictures=drawn,
+        accuracy=largest_first([picture for picture in drawn if picture["kind"] == "accuracy"], library),
         runs=[_run(record) for record in library.records],
         checklists=checklists,
     )
@@ -73,6 +76,7 @@ def _drawn(picture: Picture, figures: Path) -> Row:
         "kind": picture.kind,
         "title": picture.title,
         "caption": picture.caption,
+        "place": (picture.profile, picture.dataset),
         "svg": Markup(inline(svg, picture.name, f"{picture.title}. {picture.caption}")),
     }
 
@@ -82,66 +86,50 @@ def _sections(checklists: bool) -> list[tuple[str, str]]:
     return [*named, ("provenance", "Provenance"), *([("checklist", "Checklists")] if checklists else [])]
 
 
-def _facts(library: Library, claims: list[Row]) -> list[tuple[str, str]]:
-    records = library.records
-    verdicts = Counter(claim["verdict"] for claim in claim_groups(claims))
-    return [
-        ("Runs recorded", str(len(records))),
-        ("Searches", str(len(library.of("search")))),
-        ("Profiles", ", ".join(unique(record.profile for record in records))),
-        ("Claims", ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))),
-        ("Code", ", ".join(unique(commit(record.provenance) for record in records))),
-        ("Devices", ", ".join(unique(hardware(record.provenance) for record in records))),
-    ]
-
-
-def claim_groups(rows: list[Row]) -> list[Row]:
-    """Rows of claims.csv as one entry a claim and case, with its tests in words."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["claim"], row["case"]), []).append(row)
-    return [_claim_group(group) for group in groups.values()]
-
-
-def _claim_group(group: list[Row]) -> Row:
-    first = group[0]
-    parts = ("methods", "dataset", "profile", "level")
-    where = " · ".join(
-        ", ".join(found) for key in parts if (found := unique(row[key] for row in group if row[key]))
-    )
-    keys = ("text", "verdict", "statistic", "needs", "source")
-    return {key: first[key] for key in keys} | {"where": where, "tests": [_test(row) for row in group]}
-
-
-def _test(row: Row) -> str:
-    if row["outcome"] == NOT_RUN:
-        return f"{row['comparison']}: not run"
-    effect = "none yet" if row["effect"] is None else f"{row['effect']:.4g}"
-    bound = f"must be above {row['above']:g}"
-    text = f"{row['comparison']}: {row['outcome']}, effect {effect} ({bound}), n {row['n']}"
-    if row["low"] is None:
-        return f"{text}, too few for an interval"
-    return f"{text}, interval {row['low']:.4g} to {row['high']:.4g}, corrected p {row['p_holm']:.3g}"
-
-
-def _table(spec: Any, rows: list[Row], library: Library) -> Row:
-    sections = views(spec, rows)
+def _table(spec: TableSpec, rows: list[Row], library: Library, pictures: list[Row]) -> Row:
     records = library.of(GALLERY[spec.name]) if spec.name in GALLERY else []
+    shown = [group[0] for group in groups(records) if group[0].pictures]
+    blocks = [
+        _block(f"{spec.name}-{place}", view, pictures, shown)
+        for place, view in enumerate(views(spec, rows), start=1)
+    ]
+    files = [f"{spec.name}.{suffix}" for suffix in ("csv", "md", "tex")]
     return {
         "name": spec.name,
         "title": spec.title,
         "about": spec.about,
-        "views": sections,
-        "ours": any(view.kind == "ours" for view in sections),
-        "gallery": [_gallery(record) for record in records if record.pictures],
+        "blocks": blocks,
+        "ours": [block for block in blocks if block["view"].kind == "ours"],
+        "files": files + [f"curves/{kind.name}.csv" for kind in KINDS if kind.name == spec.name],
+    }
+
+
+def _block(anchor: str, view: View, pictures: list[Row], shown: list[Record]) -> Row:
+    """A view with the figures and pictures of its campaign and data set."""
+    row = view.rows[0]
+    place = (row.get("profile"), row.get("dataset"))
+    here = [picture for picture in pictures if view.kind == "ours" and picture["place"] == place]
+    gallery = [record for record in shown if (record.profile, record.dataset["name"]) == place]
+    table = anchor.rpartition("-")[0]
+    return {
+        "anchor": anchor,
+        "view": view,
+        "figures": [picture for picture in here if picture["kind"] == table],
+        "cells": [picture for picture in here if picture["kind"] == "cell" and table == "search"],
+        "gallery": [_gallery(record) for record in gallery],
     }
 
 
 def _gallery(record: Record) -> Row:
-    precision = "real-valued" if record.run["precision"] == "real" else "1-bit"
-    title = f"{record.network}, {precision}, seed {record.seed}, {dataset_label(record)} ({record.profile})"
-    pictures = [(path.stem.replace("_", " "), _data_uri(path)) for path in record.pictures]
-    return {"title": title, "pictures": pictures}
+    title = f"{display_name(record)}, {record.network}, seed {record.seed}"
+    return {
+        "title": title,
+        "pictures": [(_caption(path), _data_uri(path)) for path in record.pictures[:PICTURES]],
+    }
+
+
+def _caption(path: Path) -> str:
+    return f"picture {int(path.stem) + 1}" if path.stem.isdigit() else path.stem.replace("_", " ")
 
 
 def _data_uri(path: Path) -> str:

@@ -7,16 +7,21 @@ checklist.yaml; it runs nothing again. The same records give the same files, byt
 from __future__ import annotations
 
 import argparse
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from pipelines.figures import draw_all
-from pipelines.report import claim_groups, render
+from pipelines.report import render
 from pipelines.results.checklist import checklist_markdown, read_checklists
 from pipelines.results.checks import check_record
 from pipelines.results.claims import CLAIM_COLUMNS, claim_rows, evaluate, read_claims
 from pipelines.results.columns import TABLES, columns
+from pipelines.results.comparison import comparison_rows
+from pipelines.results.curves import KINDS, table, table_columns
 from pipelines.results.level import CITED
+from pipelines.results.overview import claim_groups
 from pipelines.results.pictures import Picture
 from pipelines.results.readme import readme
 from pipelines.results.records import Library, read_records
@@ -40,8 +45,9 @@ def build(results: Path = RESULTS) -> None:
     for record in records:
         check_record(record.folder)
     library = Library(tuple(records))
-    tables = {spec.name: table_rows(spec, library) for spec in TABLES}
     rules, claims = read_claims()
+    tables = {spec.name: table_rows(spec, library) for spec in TABLES if not spec.own}
+    tables["comparison"] = comparison_rows(library, rules)
     found = claim_rows(evaluate(library, rules, claims), rules, library)
     pictures = _figures(library, tables["classification"], results)
     checklists = read_checklists(library)
@@ -50,10 +56,14 @@ def build(results: Path = RESULTS) -> None:
         write_csv(results / f"{spec.name}.csv", rows, list(columns(spec)))
         write_text(results / f"{spec.name}.md", markdown(spec.title, spec.about, views(spec, rows)))
         write_text(results / f"{spec.name}.tex", latex(spec.name, spec.title, views(spec, rows)))
+    for kind in KINDS:
+        write_csv(results / "curves" / f"{kind.name}.csv", table(kind, library), list(table_columns(kind)))
     write_csv(results / "claims.csv", found, list(CLAIM_COLUMNS))
     write_text(results / "claims.md", claims_markdown(found))
     write_text(results / "checklist.md", checklist_markdown(checklists))
-    write_json(results / "summary.json", summary(tables))
+    with output_folder(results / "metrics") as folder:
+        for path, numbers in metric_files(tables).items():
+            write_json(folder / path, numbers)
     write_text(results / "README.md", readme(pictures))
     page = render(library, tables, found, rules, pictures, results / "figures", checklists)
     write_text(results / "report.html", page)
@@ -87,20 +97,33 @@ def claims_markdown(rows: list[Row]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def summary(tables: dict[str, list[Row]]) -> Row:
-    """Mean and n of every row of ours, by table, data set and network: for `dvc metrics show`."""
-    found: Row = {}
+def metric_files(tables: dict[str, list[Row]]) -> dict[str, Row]:
+    """Means and n of every row of ours, a file a row, for `dvc metrics show` and `dvc exp show`.
+
+    The hash of the settings stands in a name only where two rows would share it, so that an experiment with a
+    changed setting keeps its names and is compared with the present results.
+
+    Returns:
+        Numbers by path below ``results/metrics``: ``<table>/<campaign>/<data set>/<network>-<precision>.json``.
+    """
+    found: dict[str, Row] = {}
     for spec in TABLES:
-        for row in tables[spec.name]:
-            if row["level"] == CITED or not spec.metrics:
-                continue
-            stand_in = row["stand_in"] == "yes"
-            keys = [f"{'stand_in_' if stand_in else ''}{metric.key}" for metric in spec.metrics]
-            numbers = {key: row[key] for key in keys if row[key] is not None} | {"n": row["n"]}
-            name = " ".join(str(row[key]) for key in ("name", "precision", "form", "settings") if row[key])
-            where = found.setdefault(spec.name, {}).setdefault(f"{row['profile']}: {row['dataset']}", {})
-            where[name] = numbers
+        rows = [row for row in tables[spec.name] if row["level"] != CITED and spec.metrics]
+        paths = Counter(_metric_path(spec.name, row) for row in rows)
+        for row in rows:
+            path = _metric_path(spec.name, row)
+            path += f"-{row['settings']}" if paths[path] > 1 else ""
+            prefix = "stand_in_" if row["stand_in"] == "yes" else ""
+            keys = [f"{prefix}{metric.key}" for metric in spec.metrics]
+            found[f"{path}.json"] = {key: row[key] for key in keys if row[key] is not None} | {"n": row["n"]}
     return found
+
+
+def _metric_path(table_name: str, row: Row) -> str:
+    form = None if row["form"] == "paper" else row["form"]
+    network = "-".join(str(part) for part in (row["variant"] or row["name"], row["precision"], form) if part)
+    parts = (table_name, row["profile"], row["dataset"], network)
+    return "/".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
 
 
 def main() -> None:

@@ -4,20 +4,25 @@ document.querySelectorAll("table").forEach((table) => {
   const value = (row, column) => {
     const text = row.cells[column].textContent.trim();
     const found = parseFloat(text.replace(/,/g, ""));
-    return Number.isNaN(found) ? text.toLowerCase() : found;
+    return text === "–" ? null : Number.isNaN(found) ? text.toLowerCase() : found;
   };
   const order = (a, b) => (typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a === "number" ? -1 : 1);
+  const sorted = (column, sign) =>
+    [...body.rows]
+      .map((row) => [value(row, column), row])
+      .sort(([a], [b]) => (a === null || b === null ? (a === null) - (b === null) : sign * order(a, b)))
+      .map(([, row]) => row);
   [...table.tHead.rows[0].cells].forEach((head, column) => {
     const button = document.createElement("button");
     button.type = "button";
     button.append(...head.childNodes);
     head.append(button);
     button.addEventListener("click", () => {
-      const up = head.getAttribute("aria-sort") === "descending";
+      const now = head.getAttribute("aria-sort");
+      const up = now ? now === "descending" : !head.classList.contains("num"); // numbers begin with the largest
       table.querySelectorAll("th[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      const sign = up ? 1 : -1;
-      body.append(...[...body.rows].sort((a, b) => sign * order(value(a, column), value(b, column))));
+      body.append(...sorted(column, up ? 1 : -1));
     });
   });
 });

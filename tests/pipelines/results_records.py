@@ -159,6 +159,33 @@ def write_search(runs: Path, method: str, seed: int, **settings: Any) -> None:
     write_json(network / "network.json", entry | {"genotype_hash": found.hash})
 
 
+def write_variant(
+    runs: Path,
+    variant: str,
+    method: str,
+    seed: int,
+    params: dict[str, Any],
+    accuracy: float,
+    seconds: float = 60.0,
+) -> None:
+    """A search with a variant of a method, and the 1-bit retraining of what it found."""
+    found, name = genotype(variant, seed), f"{variant}-s{seed}"
+    common: dict[str, Any] = {"network": name, "method": method, "task": "cifar10", "found": found}
+    base = {"epochs": 3, "images_seen": 6000, "seconds": seconds}
+    write_run(
+        runs,
+        f"search/{name}",
+        **common,
+        variant=variant,
+        seed=seed,
+        params=params,
+        precision="1bit" if params["space"].get("binary", True) else "real",
+        metrics=base | {"val_accuracy": accuracy / 2},
+        counted=False,
+    )
+    write_run(runs, f"retrain/cifar10/{name}-1bit-s0", **common, metrics=base | {"accuracy": accuracy})
+
+
 def _eliminate(folder: Path, seed: int) -> None:
     draw, history, rounds = rng("history", seed), [], []
     alive = [list(range(8)) for _ in range(14)]
@@ -273,6 +300,8 @@ def write_transfer(runs: Path, method: str, search_seed: int, precision: str = "
     folder = write_run(runs, f"detect/{name}-{precision}-s0", task="detection", metrics=detection, **common)
     (folder / "pictures").mkdir()
     (folder / "pictures" / "scene_1.png").write_bytes(PIXEL)
+    rows = [{"epoch": epoch, "loss": 2 - value * epoch, "lr": 0.01, "seconds": 9.0} for epoch in (1, 2, 3)]
+    write_csv(folder / "history.csv", rows)
     retrieval = {
         "rank1": value,
         "rank5": value + 0.2,
@@ -283,6 +312,7 @@ def write_transfer(runs: Path, method: str, search_seed: int, precision: str = "
         "seconds": 40.0,
     }
     folder = write_run(runs, f"reid/{name}-{precision}-s0", task="reid", metrics=retrieval, **common)
+    write_csv(folder / "history.csv", [{**row, "map": value, "rank1": value} for row in rows])
     write_text(
         folder / "pictures" / "query_1.svg", '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"/>'
     )

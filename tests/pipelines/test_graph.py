@@ -25,7 +25,7 @@ PLUMBING = {
 ENTRY = {
     "prepare_cifar10": "pipelines.datasets.cifar10",
     "prepare_imagenet": "pipelines.datasets.image_folder",
-    "prepare_detection": "pipelines.datasets.scenes",
+    "prepare_detection": "pipelines.datasets.detection",
     "prepare_reid": "pipelines.datasets.orl",
     "search": "pipelines.search",
     "derive": "pipelines.derive",
@@ -33,6 +33,8 @@ ENTRY = {
     "cost": "pipelines.cost",
     "retrain_cifar10": "pipelines.retrain",
     "retrain_imagenet": "pipelines.retrain",
+    "evaluate_cifar10": "pipelines.evaluate",
+    "evaluate_imagenet": "pipelines.evaluate",
     "detect": "pipelines.detect",
     "reid": "pipelines.reid",
     "collect": "pipelines.collect",

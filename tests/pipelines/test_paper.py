@@ -14,7 +14,7 @@ from downstream.classification import Trainer, build_network
 from pipelines import params, profile
 from search.data import Batches, Images
 from search.genotype import published
-from search.run import METHODS
+from search.methods import METHODS
 from search.strategies.base import Context, Strategy
 from search.training import ComputeSettings, Resume, set_up
 
@@ -38,7 +38,7 @@ def test_one_step_of_a_search(method: str) -> None:
     """The first step of the strategy on four images: C = 16, 8 cells."""
     space = PAPER.search.space.model_copy(update={"batch_size": 2})
     context = Context(set_up(COMPUTE, 0), pictures(4, 32, 10), pictures(2, 32, 10), space, 0)
-    strategy: Strategy = METHODS[method](context, getattr(PAPER.search.method, method))
+    strategy: Strategy = METHODS[method].strategy(context, PAPER.search.method[method].settings)
     (row,) = strategy.step(0)
     assert context.budget.images_seen in (4, 8)
     assert 0 <= row["accuracy_child"] <= 1
@@ -60,7 +60,7 @@ def test_one_step_of_retraining(task: str, size: int, classes: int, batch: int, 
     if batch == 1:
         model.eval()  # one image has no batch statistics at 1 x 1
     x, y = next(batches.epoch(0))
-    loss, _ = trainer._loss(x, y)
+    loss, _ = trainer._loss(x, y, torch.arange(batch))
     loss.backward()
     optimiser.step()
     assert torch.isfinite(loss)

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -121,19 +120,22 @@ def test_runs_of_another_profile_stay_behind(runs: Path, tmp_path: Path) -> None
 
 def test_expected_follows_the_settings() -> None:
     """Every folder that the graph's matrices make for a profile, and no other."""
-    task = SimpleNamespace(networks=["a-s0"], precisions=["1bit", "real"], seeds=[0, 1])
-    none = SimpleNamespace(networks=[], precisions=["1bit"], seeds=[0])
-    runs = SimpleNamespace(
-        adopted=["x"], cost=["a-s0", "x"], cifar10=task, imagenet=none, detection=none, reid=none
-    )
-    params = SimpleNamespace(search=SimpleNamespace(methods=["a"], seeds=[0]), runs=runs)
-    assert expected(params) == {  # type: ignore[arg-type]
-        "search/a-s0",
-        "networks/a-s0",
-        "networks/x",
-        "cost/a-s0",
-        "cost/x",
-        *(f"retrain/cifar10/a-s0-{precision}-s{seed}" for precision in ("1bit", "real") for seed in (0, 1)),
+    from pipelines import params, profile
+
+    values = profile.values_of("ci")
+    values["search"] |= {"methods": ["cp_nas"], "seeds": [3]}
+    none = {"networks": [], "precisions": ["1bit"], "seeds": [0]}
+    task = {"networks": ["cp_nas-s3"], "precisions": ["1bit", "real"], "seeds": [0, 1]}
+    values["runs"] = {"adopted": ["bi-real-18"], "cost": ["cp_nas-s3", "bi-real-18"], "cifar10": task}
+    values["runs"] |= dict.fromkeys(("imagenet", "detection", "reid"), none)
+    keys = [f"cp_nas-s3-{precision}-s{seed}" for precision in ("1bit", "real") for seed in (0, 1)]
+    assert expected(params.check(values, "params.yaml")) == {
+        "search/cp_nas-s3",
+        "networks/cp_nas-s3",
+        "networks/bi-real-18",
+        "cost/cp_nas-s3",
+        "cost/bi-real-18",
+        *(f"{stage}/cifar10/{key}" for stage in ("retrain", "evaluate") for key in keys),
     }
 
 

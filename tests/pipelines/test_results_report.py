@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import statistics
 import subprocess
 from html import unescape
 from html.parser import HTMLParser
@@ -12,15 +13,19 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from ruamel.yaml import YAML
 
 from pipelines.collect import collect
+from pipelines.results.curves import KINDS, curves, table_columns
 from pipelines.results.pictures import series
 from pipelines.results.plotting import inline
+from pipelines.results.records import Library, read_records
 from pipelines.results.search_figures import survivor_shares
 from pipelines.tables import build
-from search.files import read_json, write_json, write_text
-from tests.pipelines.results_records import write_campaign, write_search
+from search.files import read_csv, read_json, write_json, write_text
+from tests.pipelines.results_records import write_campaign, write_search, write_transfer
 
+ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 
@@ -79,7 +84,9 @@ def page(results: Path) -> _Page:
 def test_nothing_is_fetched(page: _Page, results: Path) -> None:
     """Every link is to a place in the page, a data URI or a file beside it; no address, no import."""
     for link in page.links:
-        assert re.match(r"#|data:image/(png|jpeg|svg\+xml);base64,|[\w.-]+\.(csv|md|tex)$", link), link
+        assert re.match(r"#|data:image/(png|jpeg|svg\+xml);base64,|(curves/)?[\w.-]+\.(csv|md|tex)$", link), (
+            link
+        )
     text = (results / "report.html").read_text()
     assert "@import" not in text and not re.search(r"url\((?!#)", text)
 
@@ -116,23 +123,37 @@ def test_page_has_every_part(results: Path) -> None:
         assert f'<section id="{anchor}">' in text
     assert text.count("<svg") == len(list((results / "figures").glob("*.svg")))
     assert text.count('<details class="run">') == len(list((results / "records").rglob("run.json")))
-    assert text.count("data:image/png;base64,") == 6 and text.count("data:image/svg+xml;base64,") == 6
+    assert text.count("data:image/png;base64,") == 2 and text.count("data:image/svg+xml;base64,") == 2
     assert 'name="viewport"' in text and "prefers-color-scheme:dark" in text
     assert "not comparable with any paper" in text
+
+
+def test_a_claim_stands_once_with_all_its_cases(results: Path) -> None:
+    """What several methods or campaigns can decide is one entry with a verdict for each, or their number."""
+    text = unescape((results / "report.html").read_text())
+    rows = read_csv(results / "claims.csv")
+    entries = re.findall(r'<p class="claim">(.*?)</p>(.*?)</details>', text, flags=re.DOTALL)
+    assert [claim for claim, _ in entries] == list(dict.fromkeys(row["text"] for row in rows))
+    for claim, rest in entries:
+        cases = {(row["claim"], row["case"]) for row in rows if row["text"] == claim}
+        several = re.findall(r'<span class="chip [^"]*">(\d+) ', rest)
+        assert (sum(map(int, several)) or rest.count('<span class="chip ')) == len(cases)
 
 
 def test_figures_are_whole_svg_with_dark_colours(results: Path) -> None:
     """Well-formed, transparent, text as text, with rules for dark pages, no date and no raster inside."""
     files = sorted((results / "figures").glob("*.svg"))
     assert {
-        "accuracy",
-        "accuracy-ops",
+        "accuracy-quick",
+        "accuracy-ops-quick",
         "cited-ops",
         "search-quick-cp_nas",
         "search-quick-random",
         "survivors-quick-cp_nas",
         "cell-quick-cp_nas-s0",
-        "training-quick-cifar10-cifar10",
+        "training-classification-quick-cifar10-cifar10",
+        "training-detection-quick-detection-cifar10-scenes",
+        "training-reid-quick-reid-orl-faces",
     } <= {path.stem for path in files}
     for path in files:
         text = path.read_text()
@@ -171,13 +192,75 @@ def test_inline_keeps_figures_apart() -> None:
     assert 'id="one-g1"' in found and '"#one-g1"' in found and "url(#one-g1)" in found
 
 
+def test_several_seeds_are_one_curve(results: Path) -> None:
+    """Three searches of a method, retrained once each: one line, its mean and its deviation, in percent."""
+    library = Library(tuple(read_records(results / "records")))
+    kind = next(kind for kind in KINDS if kind.name == "classification")
+    found = {curve.network: curve for curve in curves(kind, library) if curve.place[1] == "cifar10"}
+    assert set(found) == {"CP-NAS", "CP-NAS (real-valued)", "Random search", "Random search (real-valued)"}
+    curve = found["CP-NAS"]
+    records = [r for r in library.of("retrain") if r.run["task"] == "cifar10" and r.family == "cp_nas"]
+    last = [100 * float(r.history[-1]["accuracy"]) for r in records if r.run["precision"] == "1bit"]
+    assert curve.n == len(last) == 3
+    time, mean, std = curve.line("accuracy")
+    assert time == [2, 3, 4]  # the synthetic histories count from 1
+    assert mean[-1] == pytest.approx(statistics.fmean(last))
+    assert std[-1] == pytest.approx(statistics.stdev(last))
+
+
+def test_curves_are_files_for_dvc(results: Path) -> None:
+    """One file a table with the columns that README.md explains; dvc.yaml plots columns of these files."""
+    plots = YAML(typ="safe").load(ROOT / "dvc.yaml")["plots"]
+    drawn = {file: column for entry in plots for plot in entry.values() for file, column in plot["y"].items()}
+    assert set(drawn) == {f"results/curves/{kind.name}.csv" for kind in KINDS}
+    for kind in KINDS:
+        rows = read_csv(results / "curves" / f"{kind.name}.csv")
+        assert list(rows[0]) == list(table_columns(kind))
+        assert all(float(row[drawn[f"results/curves/{kind.name}.csv"]]) for row in rows)
+    assert read_json(ROOT / ".dvc/plots/curves.json")["data"] == {"values": "<DVC_METRIC_DATA>"}
+
+
+def test_curves_with_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    """Two runs of one network with different settings are two curves."""
+    write_search(tmp_path / "runs", "cp_nas", 0)
+    write_search(tmp_path / "runs", "cp_nas", 1, beta_p=2.0)
+    collect(tmp_path / "runs", tmp_path / "records", "quick")
+    found = curves(KINDS[0], Library(tuple(read_records(tmp_path / "records"))))
+    assert len({curve.network for curve in found}) == len({curve.key for curve in found}) == len(found) == 2
+
+
+def test_pictures_are_few(tmp_path: Path) -> None:
+    """Of five seeds with five pictures each, the report shows the first four pictures of the first seed."""
+    for seed in range(5):
+        write_transfer(tmp_path / "runs", "cp_nas", seed)
+        folder = tmp_path / f"runs/reid/cp_nas-s{seed}-1bit-s0/pictures"
+        for number in range(2, 6):
+            shutil.copyfile(folder / "query_1.svg", folder / f"query_{number}.svg")
+    collect(tmp_path / "runs", tmp_path / "results/records", "quick")
+    build(tmp_path / "results")
+    text = (tmp_path / "results/report.html").read_text()
+    shown = re.findall(r'alt="([^"]*): query (\d)"', text)
+    assert shown == [("CP-NAS, cp_nas-s0, seed 0", str(number)) for number in (1, 2, 3, 4)]
+
+
+def test_readme_explains_every_file_and_column(results: Path) -> None:
+    """Of results/, and of the CSV files of the records, both the synthetic and the committed ones."""
+    named = set(re.findall(r"`([^`]+)`", (results / "README.md").read_text()))
+    for path in results.iterdir():
+        assert {path.name, f"{path.name}/", path.suffix, f"{path.name}/<profile>/"} & named, path.name
+    for path in [*results.glob("records/**/*.csv"), *ROOT.glob("results/records/**/*.csv")]:
+        assert path.name in named
+        missing = set(path.read_text().partition("\n")[0].split(",")) - named
+        assert path.name == "alphas.csv" or not missing, f"{path}: {missing}"
+
+
 def test_a_search_alone_gives_a_report(tmp_path: Path) -> None:
     """With one search and nothing else recorded, the page says what is missing and draws what is there."""
     write_search(tmp_path / "runs", "cp_nas", 0)
     collect(tmp_path / "runs", tmp_path / "results/records", "quick")
     build(tmp_path / "results")
     text = (tmp_path / "results/report.html").read_text()
-    assert text.count("No runs are recorded for this table.") == 4 and "No retraining is recorded." in text
+    assert text.count("No runs are recorded for this table.") == 5 and "No retraining is recorded." in text
 
 
 def _browser() -> str:
@@ -189,24 +272,29 @@ def _browser() -> str:
 
 PROBE = """
 <script>
+document.querySelectorAll("details").forEach((e) => { e.open = true; });
 const wide = [...document.querySelectorAll("main *")].filter((e) => {
-  if (e.closest(".scroll") || e.closest("pre") || e.closest("details:not([open])")) return false;
+  if (e.closest(".scroll") || e.closest("pre")) return false;
   return e.getBoundingClientRect().right > document.documentElement.clientWidth + 1;
 });
 const table = document.querySelector("#classification table");
 const first = () => table.tBodies[0].rows[0].cells[2].textContent;
+table.tBodies[0].rows[1].cells[2].textContent = "–";
+const last = () => [...table.tBodies[0].rows].at(-1).cells[2].textContent;
 const head = table.tHead.rows[0].cells[2];
 head.querySelector("button").click();
 const down = parseFloat(first());
+const missing = [last()];
 head.querySelector("button").click();
+missing.push(last());
 const out = document.createElement("p");
 out.id = "probe";
 out.textContent = JSON.stringify({wide: wide.length, scroll: document.documentElement.scrollWidth,
   client: document.documentElement.clientWidth, down, up: parseFloat(first()),
-  sort: head.getAttribute("aria-sort"),
+  sort: head.getAttribute("aria-sort"), missing,
   broken: [...document.images].filter((i) => i.complete && i.naturalWidth === 0).length,
   ink: getComputedStyle(document.body).color,
-  axis: getComputedStyle(document.querySelector("#accuracy text")).fill});
+  axis: getComputedStyle(document.querySelector("#accuracy-quick text")).fill});
 document.body.append(out);
 </script></body>"""
 
@@ -232,7 +320,7 @@ def _in_browser(browser: str, page: Path, profile: Path, *options: str) -> str:
 
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (390, True), (1280, False)])
 def test_page_in_a_browser(results: Path, tmp_path: Path, width: int, dark: bool) -> None:
-    """Nothing runs off the page, tables sort both ways, dark mode reaches page and figures."""
+    """Nothing runs off the page with all of it open, tables sort both ways, dark mode reaches page and figures."""
     browser = _browser()
     frame = tmp_path / "page.html"
     write_text(frame, (results / "report.html").read_text().replace("</body>", PROBE))
@@ -253,6 +341,7 @@ def test_page_in_a_browser(results: Path, tmp_path: Path, width: int, dark: bool
     probe = json.loads(unescape(found[1]))
     assert probe["wide"] == 0 and probe["scroll"] == probe["client"] == width
     assert probe["down"] > probe["up"] and probe["sort"] == "ascending"
+    assert probe["missing"] == ["–", "–"]
     assert probe["broken"] == 0
     light = {"ink": "rgb(35, 39, 45)", "axis": "rgb(51, 56, 63)"}
     assert {key: probe[key] for key in light} == (
