@@ -18,7 +18,7 @@ def test_traffic_is_arguments_and_results_once_an_operation() -> None:
         x.view(10, 10).t()
         torch.ones(1).expand(100)
     # In place: two read, one written. A square reads one. Views move nothing; ones writes 4 bytes.
-    assert traffic.bytes == 3 * 400 + 2 * 400 + 2 * 4
+    assert traffic.bytes == 3 * 400 + 2 * 400 + 4
 
 
 def test_traffic_sees_the_backward_pass() -> None:
