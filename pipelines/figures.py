@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.results.claims import read_claims
 from pipelines.results.curve_figures import searching, training
 from pipelines.results.curves import KINDS, curves
-from pipelines.results.diagnostics import sweeps, tangents
+from pipelines.results.diagnostics import alphas, sweeps
 from pipelines.results.level import CITED
 from pipelines.results.pictures import WIDTH, Picture
 from pipelines.results.plotting import CHILD, PARENT, QUIET, annotate, canvas, colour_of, save, spare
@@ -32,7 +32,7 @@ def draw_all(library: Library, classification: list[Row], folder: Path) -> list[
         found = curves(kind, library)
         pictures += (searching if kind.stage == "search" else training)(kind, found, folder)
     for records in _by_method(library.of("search")):
-        pictures += survivors(records, folder) + tangents(records, folder)
+        pictures += survivors(records, folder) + alphas(records, folder)
     pictures += [cell(record, folder) for record in library.of("search") if record.genotype]
     for profile in dict.fromkeys(row["profile"] for row in classification if row["level"] != CITED):
         rows = [row for row in classification if row["profile"] == profile]

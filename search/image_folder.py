@@ -166,7 +166,8 @@ class _Samples(Dataset[Any]):
         except InputError as error:
             return error
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mixed_seed(self.seed, epoch, index, bits=32))
+            # The generator itself: torch.manual_seed also visits every other device, which costs more than the draws.
+            torch.default_generator.manual_seed(mixed_seed(self.seed, epoch, index, bits=32))
             pixels = self.pipeline(image)
             return pixels, lighting(self.deviation) if self.deviation > 0 else None, label
 

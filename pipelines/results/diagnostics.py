@@ -1,4 +1,4 @@
-"""Figures of the inside of a search: DCP-NAS's alphas, tangents and psi; and accuracy over swept settings."""
+"""Figures of the inside of a search: alphas, DCP-NAS's tangents and psi; and accuracy over swept settings."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pipelines.results.variants import flat
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PHASES = {"child": ("Child (1-bit)", CHILD), "parent": ("Parent", PARENT)}
+PHASES = {"child": ("Child", CHILD), "parent": ("Parent", PARENT)}
 LOGARITHMIC = 100.0
 """A swept setting that spans this factor has a logarithmic axis."""
 
 
 class Panel(NamedTuple):
-    """A panel of the DCP-NAS figure: its title, and for each line a column of history.csv, a phase and its style."""
+    """A panel of the figure of alphas: its title, and for each line a column of history.csv, a phase and its style."""
 
     title: str
     lines: tuple[tuple[str, str, str], ...]
@@ -46,12 +46,23 @@ PANELS = (
         ),
     ),
     Panel("reconstruction error", (("reconstruction", "child", "-"),)),
+    Panel("margin of the best operation", (("mean_margin", "child", "-"), ("mean_margin", "parent", "-"))),
+    Panel("Kendall's tau with the epoch before", (("tau", "child", "-"), ("tau", "parent", "-"))),
+    Panel(
+        "edges free of parameters (line), collapse (dashed)",
+        (
+            ("parameter_free_share", "child", "-"),
+            ("parameter_free_share", "parent", "-"),
+            ("collapsed", "child", "--"),
+            ("collapsed", "parent", "--"),
+        ),
+    ),
 )
 
 
-def tangents(records: list[Record], folder: Path) -> list[Picture]:
-    """DCP-NAS over its epochs, a line a seed: accuracies, entropy of alpha, tangents, psi, reconstruction error."""
-    records = [record for record in records if record.history and "tangent_cosine" in record.history[0]]
+def alphas(records: list[Record], folder: Path) -> list[Picture]:
+    """A search by gradients, by epoch, a line a seed: accuracies, alphas, collapse; tangents and psi of DCP-NAS."""
+    records = [record for record in records if record.history and "entropy" in record.history[0]]
     panels = [panel for panel in PANELS if any(_lines(record, panel) for record in records)]
     if not panels:
         return []
@@ -72,11 +83,12 @@ def tangents(records: list[Record], folder: Path) -> list[Picture]:
             axis.xaxis.get_major_locator().set_params(integer=True)
         spare(list(axes.flat)[len(panels) :])
         figure.legend(loc="outside lower center", ncols=2)
-        name = f"tangents-{first.profile}-{first.family}"
+        name = f"alphas-{first.profile}-{first.family}"
         save(figure, folder / f"{name}.svg")
     seeds = ", ".join(str(record.seed) for record in records)
-    caption = f"A line a seed (seeds {seeds}, all of them); the epochs of Parent and Child take turns."
-    title = f"{method_name(first)}: tangents, alphas and backtracking ({first.profile})"
+    turns = "; the epochs of Parent and Child take turns" if "phase" in first.history[0] else ""
+    caption = f"A line a seed (seeds {seeds}, all of them){turns}."
+    title = f"{method_name(first)}: alphas epoch by epoch ({first.profile})"
     return [Picture(name, "search", title, caption, first.profile, first.dataset["name"])]
 
 
@@ -84,7 +96,7 @@ def _lines(record: Record, panel: Panel) -> list[tuple[str, str, list[float], li
     """Phase, style, epochs (from 1) and values of each line that the record has."""
     found = []
     for column, phase, style in panel.lines:
-        rows = [row for row in record.history if row["phase"] == phase]
+        rows = [row for row in record.history if row.get("phase", "child") == phase]
         x, y = series(rows, "step", column)
         if x:
             found.append((phase, style, [step + 1 for step in x], y))

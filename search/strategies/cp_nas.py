@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
-from torchmetrics.functional.regression import kendall_rank_corrcoef
 
 from search.binary import quant_convs
 from search.genotype import EDGES, OPERATIONS, PARAMETER_FREE, Genotype, collapse, derive
 from search.settings import Settings
 from search.strategies.base import Context, SearchResult, Strategy
+from search.strategies.diagnostics import rank_correlation
 from search.supernet import Architecture, Supernet
 
 EDGE_COUNT = 2 * len(EDGES)
@@ -186,7 +186,7 @@ class CpNas(Strategy):
         surviving = ["".join(map(str, operations)) for operations in self.remaining]
         return {
             "k": k,
-            "tau": _rank_correlation(earlier, self.means),
+            "tau": rank_correlation(earlier, self.means),
             "mean_margin": fmean(values[1] - values[0] for values in ordered),
             "ties": ties,
             "parameter_free_share": fmean(OPERATIONS[op] in PARAMETER_FREE for op in survivors),
@@ -256,17 +256,3 @@ class CpNas(Strategy):
     def result(self) -> SearchResult:
         """The genotype; its validation accuracy is the mean of the Child's in the last stage (K = 2)."""
         return SearchResult(self.genotype(), fmean(self.child_accuracies), {"rounds.csv": self.rounds})
-
-
-def _rank_correlation(earlier: list[dict[int, float]], later: list[dict[int, float]]) -> float | None:
-    """Mean over edges of Kendall's tau-b between two stages' mean z, over the operations of both; None if undefined."""
-    taus = []
-    for before, after in zip(earlier, later, strict=False):
-        common = sorted(before.keys() & after.keys())
-        first = torch.tensor([before[op] for op in common], dtype=torch.float64)
-        second = torch.tensor([after[op] for op in common], dtype=torch.float64)
-        if len(common) > 1 and len(first.unique()) > 1 and len(second.unique()) > 1:
-            tau = kendall_rank_corrcoef(first, second)
-            assert isinstance(tau, torch.Tensor)
-            taus.append(tau.item())
-    return fmean(taus) if taus else None

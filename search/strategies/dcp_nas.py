@@ -35,7 +35,6 @@ from search.strategies.differentiable import (
     Learner,
     alpha_table,
     batch_statistics,
-    entropy,
 )
 from search.tangent import Distance, child_gradient, child_objective, parent_objective, tangent
 
@@ -254,7 +253,7 @@ class DcpNas(Strategy):
             "accuracy_parent": accuracy if is_parent else None,
             "accuracy_child": None if is_parent else accuracy,
             "images_seen": self.context.budget.images_seen,
-            "entropy": entropy(self.learners[phase].architecture.alpha),
+            **self.learners[phase].diagnose(),
             "distance": fmean(distances) if distances else None,
             "tangent_cosine": fmean(cosines) if cosines else None,
             "psi_mean": float(psi.mean()) if self.settings.decoupled else None,

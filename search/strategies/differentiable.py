@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 from search.genotype import EDGES, INPUTS, NODES, OPERATIONS, Genotype, derive_from_alpha
 from search.settings import Settings
 from search.strategies.base import Context, SearchResult, Strategy
+from search.strategies.diagnostics import diagnose_alpha
 from search.supernet import Mixture, Supernet
 from search.training import average_gradients, reduce_sum, update
 
@@ -104,12 +105,6 @@ def edge_weights(edges: Tensor) -> Tensor:
     return torch.cat([torch.softmax(part, dim=-1) for part in edges.split(incoming, dim=-1)], dim=-1)
 
 
-def entropy(alpha: Tensor) -> float:
-    """Mean over all edges of the entropy of their mixing weights, in nats: ln 8 = 2.079 at equal weights."""
-    logarithms = torch.log_softmax(alpha.detach().double(), dim=-1)
-    return float(-(logarithms.exp() * logarithms).sum(-1).mean())
-
-
 def alpha_table(parameters: ArchitectureParameters) -> list[dict[str, Any]]:
     """One row a cell, edge and operation: alpha, its mixing weight, the edge's weight where it has one."""
     alpha = parameters.alpha.detach().double().cpu()
@@ -181,6 +176,7 @@ class Learner:
         context.place(self.network)
         architecture = ArchitectureParameters(context.seed, settings.alpha_start, edges)
         self.architecture = architecture.to(context.fabric.device)
+        self.diagnosed = self.architecture.alpha.detach().clone()
         self.weight_optimiser = context.optimiser(self.network.parameters())
         self.alpha_optimiser = settings.optimiser(self.architecture.parameters())
 
@@ -254,9 +250,17 @@ class Learner:
             edge_weights=None if factors is None else (factors[0], factors[1]),
         )
 
+    def diagnose(self) -> dict[str, Any]:
+        """Columns of history.csv about the alphas, compared with those at the call before (at first, the start)."""
+        alpha = self.architecture.alpha
+        row = diagnose_alpha(alpha, self.diagnosed, self.genotype("present"))
+        self.diagnosed = alpha.detach().clone()
+        return row
+
     def state_dict(self) -> dict[str, Any]:
-        """Weights, alphas and both optimisers."""
+        """Weights, alphas, those last diagnosed, and both optimisers."""
         return {
+            "diagnosed": self.diagnosed,
             "network": self.network.state_dict(),
             "architecture": self.architecture.state_dict(),
             "weight_optimiser": self.weight_optimiser.state_dict(),
@@ -265,6 +269,7 @@ class Learner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back a state."""
+        self.diagnosed = state["diagnosed"].to(self.diagnosed)
         self.network.load_state_dict(state["network"])
         self.architecture.load_state_dict(state["architecture"])
         self.weight_optimiser.load_state_dict(state["weight_optimiser"])
@@ -317,7 +322,7 @@ class DifferentiableSearch(Strategy):
                 "loss_child": loss,
                 "accuracy_child": self.validation_accuracy,
                 "images_seen": self.context.budget.images_seen,
-                "entropy": entropy(self.learner.architecture.alpha),
+                **self.learner.diagnose(),
             }
         ]
 

@@ -12,7 +12,7 @@ from scipy import stats
 from pipelines import profile
 from pipelines.results.claims import NOT_RUN, claim_rows, evaluate, read_claims
 from pipelines.results.comparison import comparison_rows
-from pipelines.results.diagnostics import Point, sweeps, swept, tangents
+from pipelines.results.diagnostics import Point, alphas, sweeps, swept
 from pipelines.results.records import Library, read_records
 from pipelines.results.search_figures import survivors
 from pipelines.results.statistics import holm
@@ -216,7 +216,7 @@ def test_figure_of_tangents_comes_from_the_history_alone(tmp_path: Path) -> None
         write_variant(tmp_path / "records/x", "dcp_nas", "dcp_nas", seed, params, 0.5)
         write_csv(tmp_path / f"records/x/search/dcp_nas-s{seed}/history.csv", rows)
     found = library(tmp_path / "records")
-    (picture,) = tangents(found.of("search"), tmp_path)
+    (picture,) = alphas(found.of("search"), tmp_path)
     text = text_of(tmp_path / f"{picture.name}.svg")
     for title in (
         "validation accuracy %",
@@ -225,8 +225,8 @@ def test_figure_of_tangents_comes_from_the_history_alone(tmp_path: Path) -> None
         "reconstruction error",
     ):
         assert title in text
-    assert "Child (1-bit)" in text and "Parent" in text and "psi" not in text
-    assert tangents(found.of("retrain"), tmp_path) == []
+    assert "Child" in text and "Parent" in text and "psi" not in text
+    assert alphas(found.of("retrain"), tmp_path) == []
 
 
 def test_figure_of_the_elimination_shows_every_diagnosis(tmp_path: Path) -> None:
