@@ -196,15 +196,17 @@ def detection_cost(detector: nn.Module, settings: DetectionSettings) -> dict[str
 
 def run_config(options: argparse.Namespace) -> dict[str, float]:
     """Train (or only evaluate) with a config file; returns and writes the metrics."""
-    from downstream.detection.direct import evaluate_config, train_config
-
     if not options.config.is_file():
         raise InputError("no such config file", where=options.config)
     if options.weights is not None and not options.weights.is_file():
         raise InputError("no such weights file", where=options.weights)
+    if options.evaluate and options.weights is None:
+        raise InputError("--evaluate needs --weights")
+
+    # Not before the checks: MMDetection takes seconds to load and announces its operators.
+    from downstream.detection.direct import evaluate_config, train_config
+
     if options.evaluate:
-        if options.weights is None:
-            raise InputError("--evaluate needs --weights")
         return evaluate_config(options.config, options.weights, options.output, options.set)
     return train_config(options.config, options.weights, options.output, options.set, options.seed)
 

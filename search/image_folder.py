@@ -265,7 +265,10 @@ class FolderBatches:
         return other
 
     def indices(self, epoch: int) -> Iterator[Tensor]:
-        """Which images (places in ``samples``) the batches of :meth:`epoch` hold."""
+        """Which images (places in ``samples``) the batches of :meth:`epoch` hold.
+
+        A process without an image of the last, shorter batch of an evaluation has one batch less.
+        """
         count = len(self.samples)
         order = torch.arange(count)
         if self.training:
@@ -273,7 +276,8 @@ class FolderBatches:
         for index in range(len(self)):
             chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
             first, last = (len(chosen) * r // self.world for r in (self.rank, self.rank + 1))
-            yield chosen[first:last]
+            if first < last:
+                yield chosen[first:last]
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Normalised batches (B, 3, size, size) of torch's default type, channels last, and their labels (B,)."""

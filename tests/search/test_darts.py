@@ -17,7 +17,6 @@ from search.strategies.differentiable import (
     alpha_table,
     batch_statistics,
     edge_weights,
-    entropy,
     paired_batches,
 )
 from search.training import set_up
@@ -213,13 +212,6 @@ def test_a_shorter_validation_half_is_passed_again() -> None:
     assert len(pairs) == 3
     assert len({float(validation[0].sum()) for _, validation in pairs}) == 3  # another augmentation each time
     assert all(sorted(validation[1].tolist()) == sorted(pairs[0][1][1].tolist()) for _, validation in pairs)
-
-
-def test_entropy_is_that_of_the_mixing_weights() -> None:
-    assert entropy(torch.zeros(2, 14, 8)) == pytest.approx(math.log(8))
-    peaked = torch.zeros(2, 14, 8)
-    peaked[..., 3] = 100.0
-    assert entropy(peaked) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_edge_weights_sum_to_one_into_each_node() -> None:

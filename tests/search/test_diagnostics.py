@@ -22,6 +22,7 @@ def table(**scores: float) -> torch.Tensor:
 def test_equal_weights_have_the_largest_entropy_and_no_margin() -> None:
     assert entropy(table()) == pytest.approx(math.log(8))
     assert margin(table()) == 0.0
+    assert entropy(table(skip_connect=100.0)) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_margin_of_two_operations() -> None:

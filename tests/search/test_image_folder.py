@@ -98,6 +98,16 @@ def test_processes_share_a_batch(root: Path) -> None:
         batches(root, world=3)
 
 
+def test_an_evaluation_with_fewer_images_left_than_processes(root: Path) -> None:
+    """Every image is tested once, and a process without one has a batch less."""
+    count = len(batches(root).samples)
+    world = next(n for n in range(2, count + 1) if count % n > 0)
+    parts = [list(batches(root, world, False, rank=rank, world=world).epoch(0)) for rank in range(world)]
+    assert sum(len(y) for part in parts for _, y in part) == count
+    assert len({len(part) for part in parts}) == 2
+    assert all(len(y) for part in parts for _, y in part)
+
+
 def test_both_decoders_see_the_same_picture(root: Path) -> None:
     """Their JPEG arithmetic and their resampling differ by a level or two out of 255, not by more on average."""
     one, other = (
