@@ -22,6 +22,7 @@ README = Path("README.md")
 RESULTS = Path("results")
 NOTES = Path(__file__).with_name("cost_notes.yaml")
 PROFILE = "quick"
+PHOTOGRAPHS = ("photos", "bccd", "trees")
 SHOWN = (
     ("classification", "accuracy", "top-1 %"),
     ("detection", "voc_map50", "mAP@0.5 %"),
@@ -32,13 +33,22 @@ SHOWN = (
 
 def results_block(results: Path) -> str:
     """All retrained, detection and re-ID results of the embedded profile in one table, mean and all runs."""
+    return "\n\n".join([_table(results, (PROFILE,)), *_pixel_floor(results)])
+
+
+def photographs_block(results: Path) -> str:
+    """The same of the committed runs on real photographs."""
+    return _table(results, PHOTOGRAPHS)
+
+
+def _table(results: Path, profiles: tuple[str, ...]) -> str:
     rows = []
     for name, metric, head in SHOWN:
         for row in read_csv(results / f"{name}.csv"):
-            if row["profile"] == PROFILE and row["level"].startswith("reproduced"):
+            if row["profile"] in profiles and row["level"].startswith("reproduced"):
                 rows.append(_result(row, metric, head))
     heads = ("data", "network", "W/A", "metric", "value", "n", "OPs M (strict)", "Mbit", "untrained")
-    return "\n\n".join([markdown_table(heads, rows, [False] * 4 + [True] * 5), *_pixel_floor(results)])
+    return markdown_table(heads, rows, [False] * 4 + [True] * 5)
 
 
 def _pixel_floor(results: Path) -> list[str]:
@@ -63,12 +73,18 @@ def _result(row: dict[str, str], metric: str, head: str) -> list[str]:
         row["name"] + (" (real-valued)" if row["precision"] == "real" else ""),
         row["wa"],
         head,
-        f"{float(row[prefix + metric]):.1f}",
+        _with_deviation(row, prefix + metric),
         row["n"],
         f"{float(row['ops_strict_M']):.3f}",
         f"{float(row['mbit']):.2f}",
         f"{float(floor):.1f}" if floor else "–",
     ]
+
+
+def _with_deviation(row: dict[str, str], metric: str) -> str:
+    """Mean, and the standard deviation where several seeds have one."""
+    deviation = row.get(f"{metric}_std")
+    return f"{float(row[metric]):.1f}" + (f" ± {float(deviation):.1f}" if deviation else "")
 
 
 def cost_block(_results: Path) -> str:
@@ -108,7 +124,11 @@ def cost_block(_results: Path) -> str:
     return markdown_table(heads, rows, [False, *[True] * 6, False, False])
 
 
-BLOCKS: dict[str, Callable[[Path], str]] = {"results": results_block, "cost": cost_block}
+BLOCKS: dict[str, Callable[[Path], str]] = {
+    "results": results_block,
+    "photographs": photographs_block,
+    "cost": cost_block,
+}
 
 
 def fill(text: str, results: Path = RESULTS) -> str:
