@@ -163,7 +163,8 @@ TABLES = (
         "detection",
         "Detection",
         "detect",
-        "Faster R-CNN with the retrained backbone; the untrained detector stands beside it as the floor.",
+        "The detector that each row names, on the retrained backbone; its value before training stands beside it as "
+        "the floor.",
         (
             Metric(
                 "voc_map50", "VOC mAP@0.5 %", "mean average precision at IoU 0.5, VOC rules, percent", "map50"
@@ -223,6 +224,8 @@ def columns(spec: TableSpec) -> dict[str, str]:
         "wa": "bits of weights/activations; 1/1 + 1/32: some layers have real activations",
         "profile": "campaign of the run records, a folder of results/records/",
     }
+    if spec.stage == "detect":
+        named["detector"] = "what was trained on the backbone: faster_rcnn, retinanet or ssd"
     if spec.stage != "cost":
         named |= {
             "dataset": "data set this row's own numbers were measured on",

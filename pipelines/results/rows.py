@@ -68,6 +68,8 @@ def _row(spec: TableSpec, group: list[Record], library: Library) -> Row:
         "settings": first.settings,
     }
     row |= _data(first) if spec.stage != "cost" else _counted(group)
+    if spec.stage == "detect":
+        row["detector"] = first.params.get("detection", {}).get("detector")
     row |= _measured(spec, group) | _costs(group)
     row |= {key: _mean([r.metrics.get(key) for r in group], 1) for key in spec.extra if key in first.metrics}
     if spec.stage == "search":

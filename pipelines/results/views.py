@@ -115,7 +115,8 @@ def _ours(spec: TableSpec, key: tuple[str, str, str], rows: list[Row]) -> View:
     prefix = "stand_in_" if stand else ""
     metrics = [m for m in spec.metrics if any(row.get(prefix + m.key) is not None for row in rows)]
     middle = [_mean_std(metric, prefix) for metric in metrics]
-    columns = [Column("network", label), _words("W/A", "wa"), *middle, _plain("n", "n")]
+    detector = [_words("detector", "detector")] if spec.stage == "detect" else []
+    columns = [Column("network", label), *detector, _words("W/A", "wa"), *middle, _plain("n", "n")]
     columns += _middle(spec) + [_words("level", "level")]
     joined = bool(spec.metrics) and not stand  # beside a stand-in's number a paper's would invite comparison
     paper = [Column("paper, on its own data", lambda row: _paper_text(spec, row))] if joined else []
@@ -220,7 +221,7 @@ def _paper_text(spec: TableSpec, row: Row) -> str:
         return f"{'; '.join(found)} {where}" if found else DASH
     keys = [f"paper_{metric.paper}" for metric in spec.metrics if metric.paper]
     value = next((row[key] for key in keys if row.get(key)), None)
-    return DASH if value is None else f"{value:g} {where}"
+    return DASH if value is None else f"{row['paper_name']}: {value:g} {where}"
 
 
 def _cited(spec: TableSpec, dataset: str, rows: list[Row]) -> View:

@@ -297,7 +297,8 @@ def write_transfer(runs: Path, method: str, search_seed: int, precision: str = "
         "untrained_coco_map50": 0.01,
         "seconds": 50.0,
     }
-    folder = write_run(runs, f"detect/{name}-{precision}-s0", task="detection", metrics=detection, **common)
+    place, params = f"detect/{name}-{precision}-s0", {"detection": {"detector": "ssd"}}
+    folder = write_run(runs, place, task="detection", metrics=detection, params=params, **common)
     (folder / "pictures").mkdir()
     (folder / "pictures" / "scene_1.png").write_bytes(PIXEL)
     rows = [{"epoch": epoch, "loss": 2 - value * epoch, "lr": 0.01, "seconds": 9.0} for epoch in (1, 2, 3)]

@@ -276,6 +276,13 @@ def test_literature_values_reach_their_table(results: Path) -> None:
     assert rows["IDa-Det (ResNet-18)"]["paper_map50"] == "76.9" and rows["NAS-BNN"]["paper_map"] == "31.6"
 
 
+def test_a_detection_says_which_detector_it_is_of(results: Path) -> None:
+    """The detector is the recorded one; the literature's number beside it bears the name of its own."""
+    ours = [row for row in read_csv(results / "detection.csv") if row["level"] != CITED]
+    assert ours and all(row["detector"] == "ssd" for row in ours)
+    assert "Faster R-CNN ResNet-18: 78.6" in (ROOT / "results/detection.md").read_text(encoding="utf-8")
+
+
 def test_every_literature_number_is_in_the_reference_notes() -> None:
     """Nothing is invented: each accuracy stands in the notes the rows were taken from."""
     notes = [ROOT.parent / "shared/reference" / name for name in ("literature.md", "official-release.md")]
