@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -42,12 +43,14 @@ def provenance(
     """
     import torch
 
+    from search.processes import world
+
     cuda = torch.cuda.is_available()
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "wall_seconds": round(time.time() - started, 3),
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        "code": commit(),
+        "code": code_at_start(),
         "seeds": list(seeds),
         "data": dict(data),
         "architecture_hash": architecture_hash,
@@ -59,8 +62,17 @@ def provenance(
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(0) if cuda else None,
         "cuda": torch.version.cuda if cuda else None,
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": world(),
     }
+
+
+@functools.cache
+def code_at_start() -> dict[str, Any]:
+    """:func:`commit` of this suite when the program first asked, which :func:`pipelines.stage.run` does at its start.
+
+    A long run goes on with the code that it loaded, whatever is committed beside it meanwhile.
+    """
+    return commit()
 
 
 def commit(root: Path = Path(__file__).parent.parent) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from pipelines.provenance import code_at_start
 from search.errors import InputError
 
 BAD_INPUT = 2
@@ -28,6 +29,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     signal.signal(signal.SIGTERM, _as_interrupt)
     # worker processes that a library forks are stopped by SIGTERM: for them it must keep its meaning
     os.register_at_fork(after_in_child=_forget)
+    code_at_start()
     try:
         main()
     except InputError as error:

@@ -78,15 +78,38 @@ def launched_processes() -> tuple[int, int]:
     """Processes in all and on each machine, as torchrun or Slurm's srun says; (1, 1) where neither started this.
 
     Which process this is, and where the others are, Fabric reads from the same environment.
+
+    Raises:
+        InputError: If a Slurm job has several tasks, but this one would wait for others that never come, or each
+            would run alone.
     """
-    if not TorchElasticEnvironment.detect() and SLURMEnvironment.detect():
-        processes = int(os.environ["SLURM_NTASKS"])
-        if processes > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
-            raise InputError(
-                "Slurm did not say how many tasks a machine has", mend="start the job with --ntasks-per-node"
-            )
-        return processes, processes // int(os.environ.get("SLURM_NNODES", "1"))
+    if not TorchElasticEnvironment.detect() and "SLURM_NTASKS" in os.environ:
+        return _slurm_tasks()
     return int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _slurm_tasks() -> tuple[int, int]:
+    tasks, by_srun = int(os.environ["SLURM_NTASKS"]), "SLURM_STEP_ID" in os.environ
+    if tasks == 1:
+        return 1, 1
+    if not SLURMEnvironment.detect():
+        # Fabric takes a job of this name for a shell that someone types into, where programs run alone.
+        if by_srun:
+            raise InputError(
+                f"in a Slurm job named {os.environ['SLURM_JOB_NAME']} each of the {tasks} tasks would run alone",
+                mend="start them with srun --job-name=training",
+            )
+        return 1, 1
+    if not by_srun:
+        raise InputError(
+            f"the Slurm job has {tasks} tasks, and srun did not start this one",
+            mend="start it with srun, or give the job one task",
+        )
+    if "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise InputError(
+            "Slurm did not say how many tasks a machine has", mend="start the job with --ntasks-per-node"
+        )
+    return tasks, tasks // int(os.environ.get("SLURM_NNODES", "1"))
 
 
 def _precision(compute: ComputeSettings) -> dict[str, Any]:

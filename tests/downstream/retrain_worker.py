@@ -1,4 +1,4 @@
-"""One process of a training, alone or under torchrun: ``python -m tests.downstream.retrain_worker FOLDER MODE``.
+"""One process of a training, alone or of several: ``python -m tests.downstream.retrain_worker FOLDER MODE``.
 
 MODE ``die`` trains the case :data:`INTERRUPTED` and ends like after ``kill -9`` when its first state has been saved;
 ``go-on`` trains it to its end from there, and then every case without an interruption. The first process writes
@@ -26,6 +26,7 @@ from search.binary import SignActivation
 from search.data import Batches
 from search.files import write_json
 from search.genotype import Genotype, published
+from search.processes import rank, world
 from search.training import Resume, place, seed_all, set_up
 from search.weights import hash_state
 from tests.downstream.test_classification import STAGE, recipe
@@ -118,8 +119,8 @@ def main() -> None:
     folder, mode = Path(sys.argv[1]), sys.argv[2]
     found = {"resumed": train(INTERRUPTED, folder / "cut", Dying if mode == "die" else Resume)}
     found |= {name: train(name, folder / "whole") for name in CASES}
-    if int(os.environ.get("RANK", "0")) == 0:
-        write_json(folder / f"{os.environ.get('WORLD_SIZE', '1')}.json", found)
+    if rank() == 0:
+        write_json(folder / f"{world()}.json", found)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.provenance import commit
+from pipelines import provenance
+from pipelines.provenance import code_at_start, commit
 
 
 def _git(root: Path, *arguments: str) -> str:
@@ -46,3 +47,14 @@ def test_changed_code_is_dirt(checkout: Path, name: str) -> None:
 def test_a_copy_without_git_knows_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert commit(tmp_path) == {"commit": None, "dirty": None}
+
+
+def test_a_run_names_the_code_that_it_started_with(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is committed while it runs."""
+    monkeypatch.setattr(provenance, "commit", lambda: commit(checkout))
+    code_at_start.cache_clear()
+    started = code_at_start()
+    (checkout / "code.py").write_text("changed\n")
+    _git(checkout, "commit", "-qam", "while it ran")
+    assert code_at_start() == started == {"commit": _git(checkout, "rev-parse", "HEAD~1"), "dirty": False}
+    code_at_start.cache_clear()

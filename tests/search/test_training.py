@@ -40,6 +40,7 @@ SLURM = {
     "SLURM_PROCID": "3",
     "SLURM_LOCALID": "1",
     "SLURM_NODELIST": "node[1-2]",
+    "SLURM_STEP_ID": "0",
 }
 """What the last of four tasks on two machines sees."""
 
@@ -100,6 +101,26 @@ def test_a_slurm_job_must_say_its_tasks_a_machine(alone: pytest.MonkeyPatch) -> 
     alone.delenv("SLURM_NTASKS_PER_NODE")
     with pytest.raises(InputError, match="--ntasks-per-node"):
         make_fabric(tiny.COMPUTE)
+
+
+def test_a_batch_script_without_srun_does_not_wait_for_tasks_that_never_come(
+    alone: pytest.MonkeyPatch,
+) -> None:
+    for name, value in SLURM.items():
+        alone.setenv(name, value)
+    alone.delenv("SLURM_STEP_ID")
+    with pytest.raises(InputError, match="4 tasks, and srun did not start this one.*start it with srun"):
+        make_fabric(tiny.COMPUTE)
+
+
+def test_tasks_of_a_job_named_like_a_shell_do_not_run_alone(alone: pytest.MonkeyPatch) -> None:
+    """As ``srun bash script.sh`` names it: Fabric would make each of them rank 0 of one."""
+    for name, value in (SLURM | {"SLURM_JOB_NAME": "bash"}).items():
+        alone.setenv(name, value)
+    with pytest.raises(InputError, match="named bash each of the 4 tasks would run alone.*--job-name"):
+        make_fabric(tiny.COMPUTE)
+    alone.delenv("SLURM_STEP_ID")  # someone types into the shell of an allocation
+    assert launched_processes() == (1, 1)
 
 
 def test_torchrun_inside_a_slurm_job_goes_first(alone: pytest.MonkeyPatch) -> None:
