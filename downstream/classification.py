@@ -90,6 +90,16 @@ def _is_handmade(name: str) -> bool:
     return name in handmade.NAMES
 
 
+def refuse_divergence(train_loss: float, test_loss: float, epoch: int, stage: StageSettings) -> None:
+    """End a training whose losses are no numbers any more: nothing that follows could mend it."""
+    if not (math.isfinite(train_loss) and math.isfinite(test_loss)):
+        raise InputError(
+            f"the training diverged in epoch {epoch + 1}: loss {train_loss}, on test images {test_loss}",
+            where=f"stages: learning_rate {stage.learning_rate}",
+            mend="lower it, or set clip",
+        )
+
+
 @dataclass(frozen=True)
 class Retrained:
     """A finished training.
@@ -157,11 +167,7 @@ class Trainer:
                 mend="set one of them to 0: both add a second output",
             )
         if loss.teacher_weight > 0 and self.teacher is None:
-            raise InputError(
-                "teacher_weight is set without a teacher",
-                where="loss",
-                mend="give loss.teacher a weight file",
-            )
+            raise InputError("the recipe has a teacher, and none was given", where="loss.teacher")
         if self.updates_an_epoch == 0:
             raise InputError(
                 f"{len(train)} batches are less than the {settings.accumulation} of one update",
@@ -263,6 +269,7 @@ class Trainer:
         loss_sum, correct, seen = reduce_sum(self.fabric, sums).tolist()
         self.images_seen += int(seen)
         self._evaluate()
+        refuse_divergence(loss_sum / seen, self.evaluation.loss, overall, stage)
         return {
             "epoch": overall,
             "stage": number,

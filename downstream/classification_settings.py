@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from search.binary import Estimator
 from search.data import Augmentation
@@ -21,8 +21,11 @@ class NetworkSettings(Settings):
         channels, cells: C and L of a genotype's network.
         handmade_channels: Stem width of a hand-made network (64 in the literature).
         auxiliary_weight: Weight of the auxiliary head's loss; 0 leaves the head out.
+            The head learns hard labels, also beside a teacher.
         drop_path: Probability at the last epoch; it grows linearly from 0.
         checkpointing: Recompute cells in the backward pass to save memory.
+
+    All but ``stem`` and ``handmade_channels`` is for a genotype's network; a hand-made one is as its paper has it.
     """
 
     form: Form
@@ -85,6 +88,14 @@ class LossSettings(Settings):
     teacher_cache: Literal["none", "fixed"]
     temperature: float = Field(gt=0)
 
+    @model_validator(mode="after")
+    def _teacher_is_asked(self) -> LossSettings:
+        if self.teacher_weight > 0 and self.teacher is None:
+            raise ValueError("teacher_weight is set without a teacher: give teacher a weight file")
+        if self.teacher_weight == 0 and self.teacher is not None:
+            raise ValueError("the teacher's share teacher_weight is 0: set it, or teacher to null")
+        return self
+
 
 class RetrainSettings(Settings):
     """One classification task's recipe.
@@ -95,7 +106,9 @@ class RetrainSettings(Settings):
         crop: For image folders (ImageNet).
         batch_size: Global batch, over all processes; ``accumulation`` steps make one update of it.
         clip: Largest norm of the gradient; 0 for no limit.
-        ema: Decay of the averaged weights that are evaluated and exported; 0 for none.
+        ema: Decay of the averaged weights that are evaluated and exported; 0 for none. It averages batch norm's
+            statistics as well, which fit averaged weights only after many times ``1 / (1 - ema)`` updates: in a
+            shorter training, and always with the form ``released``, set ``recalibrate_images``.
         recalibrate_images: Training images from which batch norm's statistics are estimated anew after the last
             epoch, before the final evaluation and the export; 0 to leave them as training left them.
         workers: Loading processes of an image folder; no influence on the numbers.
@@ -114,3 +127,11 @@ class RetrainSettings(Settings):
     ema: float = Field(ge=0, lt=1)
     recalibrate_images: int = Field(ge=0)
     workers: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> RetrainSettings:
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"batch_size {self.batch_size} does not divide into {self.accumulation} steps of accumulation"
+            )
+        return self

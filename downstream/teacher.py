@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,8 +45,10 @@ class PlainBatches(Protocol):
 
     batch_size: int
 
+    def __len__(self) -> int: ...  # noqa: D105
+
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's slices of all batches."""
+        """This process's slices of all batches; where it has no image of the last one, that one is missing."""
         ...
 
     def indices(self, epoch: int) -> Iterator[Tensor]:
@@ -178,7 +181,12 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def fix_teacher(
-    fabric: Fabric, teacher: Teacher, batches: PlainBatches, images: int, identity: dict[str, Any], root: Path
+    fabric: Fabric,
+    teacher: Teacher,
+    batches: PlainBatches,
+    shape: tuple[int, int],
+    identity: dict[str, Any],
+    root: Path,
 ) -> FixedTeacher:
     """The teacher's logits of all unaugmented images, from a file of an earlier run or computed now.
 
@@ -186,14 +194,14 @@ def fix_teacher(
         fabric: All processes ask the teacher about their slices, the first one writes, all read.
         teacher: On the device.
         batches: The training images without augmentation, in their order.
-        images: How many.
+        shape: How many images and classes there are.
         identity: All that decides the logits (see :func:`identity_of`); another one is another file.
         root: The folder of these files, outside every stage's outputs.
     """
     path = root / f"{sha256_json(identity)[:24]}.npy"
-    missing = torch.tensor(float(fabric.is_global_zero and not _usable(path, images)), device=fabric.device)
+    missing = torch.tensor(float(fabric.is_global_zero and not _usable(path, shape)), device=fabric.device)
     if reduce_sum(fabric, missing) > 0:
-        _ask(fabric, teacher, batches, images, path)
+        _ask(fabric, teacher, batches, shape, path)
     fabric.barrier()
     return FixedTeacher(np.load(path, mmap_mode="r", allow_pickle=False))
 
@@ -209,29 +217,30 @@ def identity_of(path: str | Path, data: str, fabric: Fabric, **settings: Any) ->
     }
 
 
-def _usable(path: Path, images: int) -> bool:
+def _usable(path: Path, shape: tuple[int, int]) -> bool:
     try:
-        return len(np.load(path, mmap_mode="r", allow_pickle=False)) == images
+        return bool(np.load(path, mmap_mode="r", allow_pickle=False).shape == shape)
     except (OSError, ValueError, EOFError):
         return False
 
 
-def _ask(fabric: Fabric, teacher: Teacher, batches: PlainBatches, images: int, path: Path) -> None:
+def _ask(fabric: Fabric, teacher: Teacher, batches: PlainBatches, shape: tuple[int, int], path: Path) -> None:
     """Write the logits (images, classes) as float32, atomically; every batch is put together by a sum."""
+    images, classes = shape
+    mine = zip(batches.epoch(0), batches.indices(0), strict=True)
     with atomic(path) if fabric.is_global_zero else nullcontext() as temporary:
         logits: np.memmap | None = None
-        done = 0
-        for (x, _), mine in zip(batches.epoch(0), batches.indices(0), strict=True):
-            with fabric.autocast():
-                part = teacher(x).float()
-            whole = part.new_zeros(min(batches.batch_size, images - done), part.shape[1])
-            whole[(mine - done).to(whole.device)] = part
+        if temporary is not None:
+            logits = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+        # every process takes part in the sum of every batch, also where it has no image of it
+        for first in range(0, len(batches) * batches.batch_size, batches.batch_size):
+            last = min(first + batches.batch_size, images)
+            whole = torch.zeros(last - first, classes, device=fabric.device)
+            for (x, _), chosen in islice(mine, 1):
+                with fabric.autocast():
+                    whole[(chosen - first).to(whole.device)] = teacher(x).float()
             whole = reduce_sum(fabric, whole).cpu()
-            if temporary is not None:
-                if logits is None:
-                    shape = (images, part.shape[1])
-                    logits = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-                logits[done : done + len(whole)] = whole.numpy()
-            done += len(whole)
+            if logits is not None:
+                logits[first:last] = whole.numpy()
         if logits is not None:
             logits.flush()

@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def main() -> None:
     )
     parser.add_argument("--size", type=int, help="side of the input; default: as the file was trained")
     parser.add_argument("--resize", type=int, help="shorter side before the centre crop; default likewise")
-    parser.add_argument("--batch", type=int, default=64, help="images at a time (default: %(default)s)")
+    parser.add_argument("--batch", type=positive, default=64, help="images at a time (default: %(default)s)")
     arguments = parser.parse_args()
     stage_arguments = (arguments.task, arguments.network, arguments.precision, arguments.seed)
     file_arguments = (arguments.weights, arguments.data)
@@ -70,6 +71,13 @@ def main() -> None:
         evaluate_run(*stage_arguments)
     else:
         parser.error("give either --task, --network, --precision and --seed, or --weights and --data")
+
+
+def positive(text: str) -> int:
+    """A number of images on the command line."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+    return int(text)
 
 
 def evaluate_run(task: str, network: str, precision: str, seed: int) -> None:
@@ -189,7 +197,7 @@ def open_data(arguments: argparse.Namespace, fabric: Fabric) -> tuple[ImageSet, 
     if (arguments.data / "test_images.npy").exists():
         return array_set(arguments.data, "test", 0, arguments.batch, fabric), "cifar10"
     crop = crop_of(arguments)
-    if (arguments.data / "manifest.json").exists():
+    if (arguments.data / "manifest.json").exists() and "classes" in load_manifest(arguments.data):
         return folder_set(
             arguments.data, "test", crop, arguments.batch, seed=0, workers=0, fabric=fabric
         ), "imagenet"
@@ -201,18 +209,22 @@ def crop_of(arguments: argparse.Namespace) -> CropSettings:
     """The crop of the command line, where it is silent that of the file's training."""
     path = str(arguments.weights)
     header = read_header(path) if path.endswith(".safetensors") and has_architecture(path) else {}
-    given = {name: getattr(arguments, name) for name in ("size", "resize") if getattr(arguments, name)}
-    try:
-        crop = {"smallest_crop": 1.0, "lighting": 0.0, "decoder": "pil"} | json.loads(
-            header.get("crop", "{}")
-        )
-        return CropSettings.model_validate(crop | given)
-    except (TypeError, ValueError):
+    crop: dict[str, Any] = {"smallest_crop": 1.0, "lighting": 0.0, "decoder": "pil"}
+    with suppress(TypeError, ValueError):
+        crop |= json.loads(header.get("crop", "{}"))
+    crop |= {name: getattr(arguments, name) for name in ("size", "resize") if getattr(arguments, name)}
+    if not {"size", "resize"} <= set(crop):
         raise InputError(
             "does not say how its images are cropped",
             where=path,
             mend="give --size and --resize, such as 224 and 256",
-        ) from None
+        )
+    try:
+        return CropSettings.model_validate(crop)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        where = " ".join(f"--{part}" for part in detail["loc"]) or "--size and --resize"
+        raise InputError(detail["msg"].removeprefix("Value error, "), where=where) from None
 
 
 if __name__ == "__main__":

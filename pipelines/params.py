@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -52,12 +52,25 @@ class RetrainTasks(Settings):
     imagenet: RetrainSettings
 
 
+class ZooSettings(Settings):
+    """Re-identification networks of Torchreid's zoo, trained from nothing beside ours.
+
+    Attributes:
+        networks: OSNets, such as ``osnet_x0_25``; none: the stage is left out.
+        seeds: Seeds of the training.
+    """
+
+    networks: list[Annotated[str, Field(pattern=r"^osnet_\w+$")]]
+    seeds: list[int] = Field(min_length=1)
+
+
 class RunsSettings(Settings):
     """The runs of every stage after the search.
 
     Attributes:
         adopted: Published and hand-made networks that join the chain under their own names.
         cost: Networks whose cost is counted.
+        reid_zoo: Networks of Torchreid that re-identification is compared with.
     """
 
     adopted: list[str]
@@ -66,6 +79,7 @@ class RunsSettings(Settings):
     imagenet: RunSettings
     detection: RunSettings
     reid: RunSettings
+    reid_zoo: ZooSettings
 
 
 class Params(Settings):
@@ -135,6 +149,7 @@ class Params(Settings):
     def folders(self) -> list[Path]:
         """The output folders of all runs of this profile below ``runs/``, in the order of the graph."""
         found = [f"{method}-s{seed}" for method in self.search.methods for seed in self.search.seeds]
+        zoo = self.runs.reid_zoo
         return [
             *(Path("search") / name for name in found),
             *(Path("networks") / name for name in (*found, *self.runs.adopted)),
@@ -145,6 +160,7 @@ class Params(Settings):
             *(Path("evaluate/imagenet") / key for key in self.keys("imagenet")),
             *(Path("detect") / key for key in self.keys("detection")),
             *(Path("reid") / key for key in self.keys("reid")),
+            *(Path("reid") / f"{name}-real-s{seed}" for name in zoo.networks for seed in zoo.seeds),
         ]
 
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def describe(weights: str | Path | None, loaded: LoadReport | None) -> dict[str, Any] | None:
-    """``weights`` of run.json: the file's sha256 and how many of its tensors were matched by name.
+    """``weights`` of run.json: the file's sha256, the hash of its tensors, and how many were matched by name.
+
+    The second one is the ``weights_hash`` of the retraining's own run.json, so that the two can be put together.
 
     Args:
         weights: The file of the retrain stage; None: the run started from random weights.
@@ -21,5 +23,13 @@ def describe(weights: str | Path | None, loaded: LoadReport | None) -> dict[str,
     """
     if weights is None or loaded is None:
         return None
+    from safetensors.torch import load_file
+
+    from search.weights import hash_tensors
+
     print(f"{weights}: {loaded}", file=sys.stderr)
-    return {"sha256": sha256_file(weights), "matched": len(loaded.matched)}
+    return {
+        "sha256": sha256_file(weights),
+        "weights_hash": hash_tensors(load_file(weights)),
+        "matched": len(loaded.matched),
+    }

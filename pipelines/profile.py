@@ -120,6 +120,17 @@ def use(name: str, target: Path = params.PARAMS) -> None:
     with atomic(target) as temporary:
         temporary.write_bytes(text)
     print(f"{target} is now the profile {name}")
+    for key, path in absent(load(name)):
+        print(f"still to be provided: {path} ({key})")
+
+
+def absent(settings: params.Params) -> list[tuple[str, str]]:
+    """The folders and files of the user's that the settings name and that are not there, with their keys."""
+    named = {f"data.{name}.folder": section.folder for name, section in settings.data}
+    for task, recipe in settings.retrain:
+        if getattr(settings.runs, task).networks:
+            named[f"retrain.{task}.loss.teacher"] = recipe.loss.teacher
+    return [(key, path) for key, path in named.items() if path is not None and not Path(path).exists()]
 
 
 def main() -> None:

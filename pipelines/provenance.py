@@ -33,7 +33,9 @@ NOT_CODE = (":!results", ":!dvc.lock", ":!params.yaml")
 def provenance(
     *, seeds: Sequence[int], data: Mapping[str, Any], architecture_hash: str | None, started: float
 ) -> dict[str, Any]:
-    """Commit, versions, hardware, threads, seeds, data and architecture hashes, wall time and peak memory.
+    """Commit, versions, hardware, threads, seeds, hashes of data and architecture, time, load and peak memory.
+
+    Times are this process's: those of an interrupted run begin where it was taken up again.
 
     Args:
         seeds: All seeds of the run.
@@ -49,6 +51,8 @@ def provenance(
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "wall_seconds": round(time.time() - started, 3),
+        "cpu_seconds": round(_processor_seconds(), 3),
+        "load_average": [round(value, 2) for value in os.getloadavg()],
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "code": code_at_start(),
         "seeds": list(seeds),
@@ -100,6 +104,14 @@ def _git(root: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.stdout.strip()
+
+
+def _processor_seconds() -> float:
+    """Of this process and of its children that have ended: unlike wall time, about the same on a busy machine."""
+    return sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
 
 
 def versions() -> dict[str, str]:

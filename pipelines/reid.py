@@ -197,7 +197,7 @@ def _write_record(
             "weights": loaded,
         },
         metrics=outcome.metrics,
-        params={"reid": settings.model_dump(mode="json")},
+        params={"reid": settings.model_dump(mode="json") | {"pretrained": loaded is not None}},
         started=started,
         seeds=[seed],
         data={manifest["name"]: manifest["sha256"]},

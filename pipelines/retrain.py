@@ -44,7 +44,8 @@ def open_teacher(name: str, settings: RetrainSettings, task: Task, fabric: Fabri
         images=task.train.images,
         crop=settings.crop.model_dump(include={"size", "resize", "decoder"}),
     )
-    return fix_teacher(fabric, teacher, task.train.batches.plain(), task.train.images, identity, TEACHERS)
+    shape = (task.train.images, task.train.classes)
+    return fix_teacher(fabric, teacher, task.train.batches.plain(), shape, identity, TEACHERS)
 
 
 def header(name: str, entry: Entry, settings: RetrainSettings, seed: int) -> dict[str, str]:
@@ -107,6 +108,7 @@ def main() -> None:
         "device": fabric.device.type,
         "precision": active.compute.precision,
         "world": fabric.world_size,
+        "threads": active.compute.threads,
         "teacher": teacher_hash,
     }
     resume = Resume(RESUME, identity)
@@ -138,7 +140,7 @@ def main() -> None:
                 "network": entry.name,
                 "method": entry.method,
                 "precision": arguments.precision,
-                "form": settings.network.form,
+                "form": settings.network.form if entry.genotype_hash else None,
                 "seed": arguments.seed,
                 "task": arguments.task,
                 "dataset": dataset_of(

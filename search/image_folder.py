@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.datasets.folder import default_loader
@@ -59,6 +59,14 @@ class CropSettings(Settings):
     smallest_crop: float = Field(gt=0, le=1)
     lighting: float = Field(ge=0)
     decoder: Literal["pil", "torchvision"]
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> CropSettings:
+        if self.resize < self.size:
+            raise ValueError(
+                f"resize {self.resize} is less than size {self.size}: pictures would get black rims"
+            )
+        return self
 
 
 def training_pipeline(crop: CropSettings) -> Any:
@@ -251,6 +259,8 @@ class FolderBatches:
             persistent_workers=self.workers > 0,
             prefetch_factor=PREFETCH if self.workers else None,
             pin_memory=self.device.type == "cuda",
+            # it draws a seed for its workers, which would advance the generator that drop path draws from
+            generator=torch.Generator(),
         )
 
     def __len__(self) -> int:

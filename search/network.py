@@ -193,13 +193,19 @@ class AuxiliaryHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to logits (N, classes)."""
-        x = F.relu(x)
-        sizes = tuple(x.shape[2:])
-        if sizes in ((8, 8), (7, 7)):
-            x = F.avg_pool2d(x, 5, stride=sizes[0] - 5, count_include_pad=False)
-        else:
-            x = F.adaptive_avg_pool2d(x, 2)
+        x = _pool_to_2x2(F.relu(x))
         return self.classifier(self.combine(self.reduce(x)).flatten(1))
+
+
+def _pool_to_2x2(x: Tensor) -> Tensor:
+    """DARTS's windows where the map has its sizes, else those of ``adaptive_avg_pool2d``, whose gradient on a GPU
+    has no deterministic form."""
+    sizes = tuple(x.shape[2:])
+    if sizes in ((8, 8), (7, 7)):
+        return F.avg_pool2d(x, 5, stride=sizes[0] - 5, count_include_pad=False)
+    height, width = (max(size, 2) for size in sizes)
+    x = x.expand(-1, -1, height if sizes[0] == 1 else -1, width if sizes[1] == 1 else -1)
+    return F.avg_pool2d(x, ((height + 1) // 2, (width + 1) // 2), stride=(height // 2, width // 2))
 
 
 @dataclass(frozen=True)

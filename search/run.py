@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning_fabric import Fabric
 
 from search.data import Images, split
@@ -92,8 +94,21 @@ def run_search(
         "device": fabric.device.type,
         "precision": precision_name(fabric),
         "world": fabric.world_size,
+        "threads": torch.get_num_threads(),
     }
     return _drive(fabric, strategy, name, settings, Resume(resume_root, identity), quiet)
+
+
+def refuse_divergence(rows: list[dict[str, Any]]) -> None:
+    """End a search whose losses are no numbers any more: what it goes on to choose would mean nothing."""
+    for row in rows:
+        for key, value in row.items():
+            if key.startswith("loss_") and value is not None and not math.isfinite(value):
+                raise InputError(
+                    f"the search diverged in step {row['step']}: {key} is {value}",
+                    where="search.space.optimiser",
+                    mend="lower learning_rate, or set clip",
+                )
 
 
 def _drive(
@@ -119,6 +134,7 @@ def _drive(
     )
     for index in range(len(timing), strategy.total_steps):
         rows = strategy.step(index)
+        refuse_divergence(rows)
         history += rows
         timing.append({"step": index, "seconds": before + time.monotonic() - started})
         last = index + 1 == strategy.total_steps

@@ -18,6 +18,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning_fabric.plugins.precision import MixedPrecision
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -42,13 +43,15 @@ class ComputeSettings(Settings):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    threads: int = 2
+    threads: int = Field(default=2, ge=1)
 
 
 def set_up(compute: ComputeSettings, seed: int) -> Fabric:
     """Fix threads, algorithms and seeds, and make the Fabric (torchrun's and Slurm's environments are honoured)."""
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise InputError("this machine has no CUDA device", where="compute.device", allowed="auto, cpu")
+    if seed < 0:
+        raise InputError(f"{seed} is no seed", where="--seed", allowed="0 and above")
     torch.set_num_threads(compute.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
@@ -290,10 +293,13 @@ def load_precision_state(fabric: Fabric, state: dict[str, Any]) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """State of torch's global generators (drop path draws from them)."""
+    """State of torch's global generators (drop path draws from them): the CPU's and this process's GPU's.
+
+    All processes' generators advance alike, so that the state of one is that of all.
+    """
     state: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
+        state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 
@@ -301,7 +307,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
     """Put back what :func:`rng_state` gave."""
     torch.set_rng_state(state["cpu"].cpu())
     if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([part.cpu() for part in state["cuda"]])
+        torch.cuda.set_rng_state(state["cuda"].cpu())
 
 
 def peak_memory_mib(fabric: Fabric) -> float:

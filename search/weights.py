@@ -149,8 +149,13 @@ def load_backbone(path: str | Path, model: nn.Module) -> LoadReport:
 
 def hash_state(model: nn.Module) -> str:
     """Hash (sha256, hex) of all parameters and buffers: equal if and only if they are equal bit for bit."""
+    return hash_tensors(model.state_dict())
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Hash (sha256, hex) of named tensors; of a weight file's the same as of the network it was made from."""
     digest = hashlib.sha256()
-    for key, value in sorted(model.state_dict().items()):
+    for key, value in sorted(tensors.items()):
         digest.update(sha256_json([key, str(value.dtype), list(value.shape)]).encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from downstream import handmade
 from downstream.classification import Trainer, build_network
@@ -15,7 +16,7 @@ from downstream.teacher import load_teacher
 from search.binary import quant_convs
 from search.data import Batches
 from search.errors import InputError
-from search.training import Evaluation, Resume, evaluate, seed_all, set_up
+from search.training import Evaluation, Resume, evaluate, set_up
 from search.weights import hash_state, save_weights
 from tests.search import tiny
 
@@ -159,29 +160,6 @@ def test_stages_binarise_activations_first(tmp_path: Path) -> None:
     assert seen == [(1, 32), (1, 32), (1, 1), (1, 1)]
 
 
-def test_accumulation_makes_the_same_update_without_batch_statistics(tmp_path: Path) -> None:
-    """Two half batches make the gradient of the whole batch; batch norm is frozen, since it sees half batches."""
-    fabric = set_up(tiny.COMPUTE, 0)
-    data = tiny.images(16)
-
-    def gradients(accumulation: int) -> list[torch.Tensor]:
-        settings = recipe({"drop_path": 0.0}, accumulation=accumulation, ema=0.0)
-        seed_all(0)
-        model = build_network("DARTS_V2", "1bit", 4, settings)
-        size = 16 // accumulation
-        made = Trainer(
-            fabric, model, settings, 4, Batches(data, size), Batches(data, size), 0, Resume(tmp_path, {})
-        )
-        model.eval()
-        for (x, y), chosen in zip(made.train_batches.epoch(0), made.train_batches.indices(0), strict=True):
-            loss, _ = made._loss(x, y, chosen)
-            (loss / accumulation).backward()
-        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
-
-    for whole, halves in zip(gradients(1), gradients(2), strict=True):
-        assert torch.allclose(whole, halves, atol=1e-5)
-
-
 def test_a_teacher_is_distilled(tmp_path: Path) -> None:
     first = trainer(tmp_path / "teacher", recipe())
     save_weights(tmp_path / "t.safetensors", first.model)
@@ -204,23 +182,41 @@ def test_class_means_leave_the_logits_as_they_are(network: str, tmp_path: Path) 
     assert last is not None and last.shape[1] == made.model.num_features
 
 
-def test_auxiliary_head_adds_to_the_loss(tmp_path: Path) -> None:
+def test_the_auxiliary_head_is_exported_with_the_network(tmp_path: Path) -> None:
     with_head = trainer(tmp_path / "a", recipe({"auxiliary_weight": 0.4}, {"class_mean_weight": 0.0})).run()
     assert any(key.startswith("auxiliary.") for key in with_head.model.state_dict())
-    assert with_head.history[0]["train_loss"] > 0
+
+
+def test_two_second_outputs_contradict_each_other(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="class_mean_weight and auxiliary_weight"):
+        trainer(tmp_path, recipe({"auxiliary_weight": 0.4}))
+
+
+def test_a_recipe_with_a_teacher_needs_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="loss.teacher: the recipe has a teacher, and none was given"):
+        trainer(tmp_path, recipe(loss={"teacher": "t.pth", "teacher_weight": 0.5}))
 
 
 @pytest.mark.parametrize(
-    ("network", "loss", "message"),
+    ("loss", "changes", "message"),
     [
-        ({"auxiliary_weight": 0.4}, {}, "class_mean_weight and auxiliary_weight"),
-        ({}, {"teacher_weight": 0.5}, "teacher_weight is set without a teacher"),
-        ({}, {"teacher": "t.pth", "teacher_weight": 0.5}, "teacher_weight is set without a teacher"),
+        ({"teacher_weight": 0.5}, {}, "teacher_weight is set without a teacher"),
+        ({"teacher": "t.pth"}, {}, "teacher_weight is 0"),
+        ({}, {"accumulation": 3}, "batch_size 16 does not divide into 3 steps"),
+        ({}, {"accumulation": 32}, "batch_size 16 does not divide into 32 steps"),
     ],
 )
-def test_settings_that_contradict_each_other(tmp_path: Path, network, loss, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        trainer(tmp_path, recipe(network, loss))
+def test_settings_that_contradict_each_other(
+    loss: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        recipe(loss=loss, **changes)
+
+
+def test_a_training_that_diverges_ends_with_its_reason(tmp_path: Path) -> None:
+    wild = STAGE | {"optimiser": "sgd", "learning_rate": 1e30}
+    with pytest.raises(InputError, match="learning_rate 1e[+]30: the training diverged in epoch 1"):
+        trainer(tmp_path, recipe(stages=[wild], clip=0.0)).run()
 
 
 def test_more_steps_than_batches(tmp_path: Path) -> None:

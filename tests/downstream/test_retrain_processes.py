@@ -90,6 +90,12 @@ def test_two_processes_have_the_loss_curve_of_one(
     assert both["final"][2] == 41
 
 
+def test_two_processes_ask_a_teacher_as_one_does(together: dict[str, Any], tmp_path: Path) -> None:
+    """Also about the last picture, of which the other process has none."""
+    for here, there in zip(retrain_worker.asked(tmp_path), together["asked"], strict=True):
+        assert there == pytest.approx(here, rel=1e-3, abs=1e-4) and any(there)
+
+
 def test_two_processes_go_on_bit_for_bit(together: dict[str, Any]) -> None:
     assert together["resumed"] == together[retrain_worker.INTERRUPTED]
 

@@ -129,7 +129,7 @@ def test_answers_given_in_advance(theirs: torchvision.models.ResNet, tmp_path: P
     identity = identity_of(tmp_path / "t.pth", "hash of the data", fabric, images=22)
 
     def fixed(other: Any = teacher, **changes: Any) -> Any:
-        return fix_teacher(fabric, other, plain, 22, identity | changes, tmp_path / "logits")
+        return fix_teacher(fabric, other, plain, (22, 4), identity | changes, tmp_path / "logits")
 
     made, chosen = fixed(), torch.tensor([21, 0, 7])
     whole = next(Batches(images, 22).epoch(0))[0]
@@ -158,14 +158,14 @@ def test_a_fixed_teacher_is_the_live_one_where_nothing_is_augmented(
     def history(fixed: bool, padding: int) -> list[float]:
         settings = recipe(
             {"handmade_channels": 4},
-            {"teacher_weight": 0.7, "temperature": 2.0, "class_mean_weight": 0.0},
+            {"teacher": "t.pth", "teacher_weight": 0.7, "temperature": 2.0, "class_mean_weight": 0.0},
             augmentation={"crop_padding": padding, "flip": False, "cutout": 0},
         )
         made = trainer(tmp_path / f"{fixed}{padding}", settings, network="resnet-18", teacher=live)
         if fixed:
             identity: dict[str, Any] = {"padding": padding}
             plain = made.train_batches.plain()
-            made.teacher = fix_teacher(made.fabric, live, plain, 64, identity, tmp_path / "logits")
+            made.teacher = fix_teacher(made.fabric, live, plain, (64, 4), identity, tmp_path / "logits")
         return [row["train_loss"] for row in made.run().history]
 
     assert history(True, 0)[0] == pytest.approx(history(False, 0)[0], rel=1e-4)

@@ -37,6 +37,7 @@ ENTRY = {
     "evaluate_imagenet": "pipelines.evaluate",
     "detect": "pipelines.detect",
     "reid": "pipelines.reid",
+    "reid_zoo": "pipelines.reid",
     "collect": "pipelines.collect",
     "tables": "pipelines.tables",
 }

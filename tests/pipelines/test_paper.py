@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from downstream.classification import Trainer, build_network
+from downstream.teacher import load_teacher
 from pipelines import params, profile
+from search.binary import quant_convs, reconstruction_error, sign
 from search.data import Batches, Images
 from search.genotype import published
 from search.methods import METHODS
+from search.operations import OperationStyle, build_operation
 from search.strategies.base import Context, Strategy
 from search.training import ComputeSettings, Resume, set_up
 
@@ -53,7 +57,22 @@ def test_one_step_of_retraining(task: str, size: int, classes: int, batch: int, 
     fabric = set_up(COMPUTE, 0)
     model = build_network(published("DDPNAS_MCN_2"), "1bit", classes, settings)
     batches = Batches(pictures(2, size, classes), batch)
-    trainer = Trainer(fabric, model, settings, classes, batches, batches, 0, Resume(tmp_path, {}), quiet=True)
+    teacher = None
+    if settings.loss.teacher is not None:
+        torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "resnet34.pth")
+        teacher = load_teacher(tmp_path / "resnet34.pth", task, classes)
+    trainer = Trainer(
+        fabric,
+        model,
+        settings,
+        classes,
+        batches,
+        batches,
+        0,
+        Resume(tmp_path, {}),
+        quiet=True,
+        teacher=teacher,
+    )
     optimiser = trainer._optimiser(settings.stages[-1])
     before = model.classifier.weight.detach().clone()
     model.train()
@@ -61,11 +80,36 @@ def test_one_step_of_retraining(task: str, size: int, classes: int, batch: int, 
         model.eval()  # one image has no batch statistics at 1 x 1
     x, y = next(batches.epoch(0))
     loss, _ = trainer._loss(x, y, torch.arange(batch))
+    if teacher is not None:  # soft labels alone: the hard ones decide nothing
+        assert torch.equal(trainer._loss(x, (y + 1) % classes, torch.arange(batch))[0], loss)
     loss.backward()
     optimiser.step()
     assert torch.isfinite(loss)
     assert not torch.equal(before, model.classifier.weight)
     assert all(p.grad is not None for p in model.parameters())
+
+
+def test_the_reconstruction_pulls_as_in_the_release() -> None:
+    """As coded there: dW = g |M| + theta (W - 0.02 sign(W) |M|), theta = 1e-4, for a gradient g of the binary weight.
+
+    Ours carries the scale's constant 0.02 in all of it, which AdamW normalises away.
+    """
+    torch.manual_seed(0)
+    conv = build_operation("sep_conv_3x3", 4, 1, OperationStyle(form="released"))
+    conv = next(c for _, c in quant_convs(conv))
+    quantiser, w = conv.weight_quantiser, conv.weight
+    with torch.no_grad():
+        quantiser.magnitude.normal_()
+    g = torch.randn_like(w)
+    loss = (g * quantiser(w)).sum()
+    loss = loss + PAPER.retrain.imagenet.loss.reconstruction_weight * reconstruction_error(
+        nn.ModuleList([conv])
+    )
+    (ours,) = torch.autograd.grad(loss, w)
+    m, gain = quantiser.magnitude.detach().abs(), 0.02
+    release = g * m + 1e-4 * (w - gain * sign(w) * m)
+    assert quantiser.gain == gain
+    torch.testing.assert_close(ours, gain * release.detach(), rtol=1e-4, atol=1e-7)
 
 
 def test_one_step_of_person_reidentification() -> None:

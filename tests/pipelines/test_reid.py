@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from downstream import models
+from downstream.models import load_network
 from downstream.reid.layout import GALLERY, QUERY
 from pipelines import reid
 from pipelines.networks import Entry, save_entry
@@ -20,7 +21,7 @@ from pipelines.results.checks import check_record
 from search.errors import InputError
 from search.files import read_csv, read_json, sha256_file, write_json
 from search.genotype import published
-from search.weights import save_weights
+from search.weights import hash_state, save_weights
 from tests.downstream import reid_fixture as fixture
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +76,11 @@ def test_the_record(finished: Path) -> None:
         published("DARTS_V2"), precision="1bit", channels=4, cells=3, classes=10, stem="imagenet"
     )
     tensors = [name for name in backbone.state_dict() if not name.startswith("classifier")]
-    assert run["weights"] == {"sha256": sha256_file(trained), "matched": len(tensors)}
+    assert run["weights"] == {
+        "sha256": sha256_file(trained),
+        "weights_hash": hash_state(load_network(trained)[0]),
+        "matched": len(tensors),
+    }
     assert {"rank1", "rank5", "rank10", "map", "untrained_rank1", "untrained_map", "seconds"} <= set(metrics)
     assert [row["epoch"] for row in read_csv(finished / "history.csv")] == ["1", "2"]
     cost = read_json(finished / "cost.json")
@@ -99,6 +104,8 @@ def test_a_network_of_the_zoo(project: Path, monkeypatch: pytest.MonkeyPatch) ->
     folder = reid.run_stage("osnet_x0_25", "real", 0)
     check_record(folder)
     assert read_json(folder / "cost.json")["bops"] == 0
+    assert read_json(folder / "run.json")["weights"] is None
+    assert read_json(folder / "params.json")["reid"]["pretrained"] is False  # whatever our networks do
 
 
 def test_extract(finished: Path, project: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import v2 as transforms
 
@@ -56,6 +57,22 @@ def test_a_training_batch_is_what_the_pipeline_makes_of_each_image_alone(root: P
                 image = both(Image.open(path).convert("RGB")) + lighting(0.1).view(3, 1, 1)
                 assert torch.equal(got, transforms.Normalize(MEAN, STD)(image))
                 assert label == wanted
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loading_draws_nothing_from_the_generator_of_drop_path(root: Path, workers: int) -> None:
+    """Else workers would decide numbers, and a training that goes on would draw others."""
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    made = batches(root, workers=workers)
+    for epoch in (0, 1):
+        assert len(list(made.epoch(epoch))) == 3
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_centre_crop_larger_than_the_picture_is_refused() -> None:
+    with pytest.raises(ValidationError, match="resize 32 is less than size 64"):
+        CropSettings(size=64, resize=32, smallest_crop=1.0, lighting=0.0, decoder="pil")
 
 
 def test_an_evaluation_batch_is_the_centre_in_the_order_of_the_names(root: Path) -> None:

@@ -12,7 +12,7 @@ from search.binary import Real, SignActivation, SignWeight, quant_convs, set_sta
 from search.cost import count
 from search.errors import InputError
 from search.genotype import OPERATIONS, Genotype, published
-from search.network import Network, NetworkConfig, drop, plan_cells
+from search.network import Network, NetworkConfig, _pool_to_2x2, drop, plan_cells
 from search.operations import OperationStyle, build_operation
 
 RELEASED = published("DDPNAS_MCN_2")
@@ -52,6 +52,13 @@ def test_any_size_from_32_up(form: str, stem: str, height: int, width: int) -> N
     for stride, feature in features.items():
         expected = (2, network.feature_channels[stride], _halved(height, stride), _halved(width, stride))
         assert feature.shape == expected
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 6, 9])
+@pytest.mark.parametrize("width", [1, 5, 7, 16])
+def test_the_auxiliary_heads_windows_are_the_adaptive_ones(height: int, width: int) -> None:
+    x = torch.randn(2, 3, height, width)
+    torch.testing.assert_close(_pool_to_2x2(x), nn.functional.adaptive_avg_pool2d(x, 2))
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -55,6 +55,19 @@ def test_another_seed_gives_another_history(
     assert search(method, 1, tmp_path).history != finished[method].history
 
 
+def test_a_search_that_diverges_ends_with_its_reason(tmp_path: Path) -> None:
+    settings = tiny.settings()
+    wild = settings.space.optimiser.model_copy(update={"name": "sgd", "learning_rate": 1e30, "clip": 0.0})
+    settings = settings.model_copy(
+        update={"space": settings.space.model_copy(update={"optimiser": wild, "binary": False})}
+    )
+    with pytest.raises(InputError, match="search.space.optimiser: the search diverged in step 0"):
+        run_search(
+            set_up(tiny.COMPUTE, 0), "random", settings, 0, tiny.images(), resume_root=tmp_path, data_hash="",
+            quiet=True,
+        )  # fmt: skip
+
+
 CHILD = """
 import sys
 from pathlib import Path
