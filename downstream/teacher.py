@@ -235,7 +235,7 @@ def _ask(fabric: Fabric, teacher: Teacher, batches: PlainBatches, shape: tuple[i
         # every process takes part in the sum of every batch, also where it has no image of it
         for first in range(0, len(batches) * batches.batch_size, batches.batch_size):
             last = min(first + batches.batch_size, images)
-            whole = torch.zeros(last - first, classes, device=fabric.device)
+            whole = torch.zeros(last - first, classes, dtype=torch.float32, device=fabric.device)
             for (x, _), chosen in islice(mine, 1):
                 with fabric.autocast():
                     whole[(chosen - first).to(whole.device)] = teacher(x).float()
