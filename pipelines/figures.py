@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.results.campaigns import campaign_order, in_order, searches_once
 from pipelines.results.claims import read_claims
+from pipelines.results.columns import DATA_MARKS
 from pipelines.results.curve_figures import searching, training
 from pipelines.results.curves import KINDS, curves
 from pipelines.results.diagnostics import alphas, sweeps
+from pipelines.results.labels import annotate
 from pipelines.results.level import CITED
 from pipelines.results.pictures import WIDTH, Picture
-from pipelines.results.plotting import CHILD, PARENT, QUIET, annotate, canvas, colour_of, save, spare
-from pipelines.results.records import Library, Record
+from pipelines.results.plotting import CHILD, PARENT, QUIET, canvas, colour_of, save, spare
+from pipelines.results.records import Library
+from pipelines.results.rows import own_column
 from pipelines.results.search_figures import cell, survivors
 from pipelines.results.views import label
 
@@ -26,32 +30,49 @@ Row = dict[str, Any]
 
 
 def draw_all(library: Library, classification: list[Row], folder: Path) -> list[Picture]:
-    """Draw every figure that the records allow into ``folder``; returns them in the order of the report."""
-    pictures: list[Picture] = []
+    """Draw every figure that the records allow into ``folder``; returns them in the order of the report.
+
+    Campaigns come in the order of :func:`campaign_order`; searches that several of them share are drawn once.
+    """
+    library = in_order(library)
+    order = campaign_order(library)
+    pictures = _searches(library, folder)
     for kind in KINDS:
-        found = curves(kind, library)
-        pictures += (searching if kind.stage == "search" else training)(kind, found, folder)
-    for records in _by_method(library.of("search")):
-        pictures += survivors(records, folder) + alphas(records, folder)
-    pictures += [cell(record, folder) for record in library.of("search") if record.genotype]
-    for profile in dict.fromkeys(row["profile"] for row in classification if row["level"] != CITED):
+        if kind.stage != "search":
+            drawn = training(kind, curves(kind, library), folder)
+            pictures += sorted(drawn, key=lambda picture: order.index(picture.profile))
+    own = {row["profile"] for row in classification if row["level"] != CITED}
+    for profile in (name for name in order if name in own):
         rows = [row for row in classification if row["profile"] == profile]
         pictures += _accuracies(rows, profile, folder) + _against_ops(rows, profile, folder)
     pictures += sweeps(library, read_claims()[0], folder)
     return pictures + _cited_ops(classification, folder)
 
 
-def _by_method(records: Sequence[Record]) -> list[list[Record]]:
-    found: dict[tuple[str, str], list[Record]] = {}
-    for record in records:
-        found.setdefault((record.profile, record.family), []).append(record)
-    return [found[name] for name in sorted(found)]
+def _searches(library: Library, folder: Path) -> list[Picture]:
+    """The searches over time, round by round and their cells; each names all the campaigns it belongs to."""
+    time = next(kind for kind in KINDS if kind.stage == "search")
+    pictures: list[Picture] = []
+    cells: list[Picture] = []
+    for searches in searches_once(library):
+        records = list(searches.records)
+        found = searching(time, curves(time, Library(searches.records)), folder)
+        found += survivors(records, folder) + alphas(records, folder)
+        pictures += [_of(picture, searches.campaigns) for picture in found]
+    for record, campaigns in library.distinct("search"):
+        if record.genotype:
+            cells.append(_of(cell(record, folder), ", ".join(campaigns)))
+    return pictures + cells
+
+
+def _of(picture: Picture, campaigns: str) -> Picture:
+    return replace(picture, title=f"{picture.title} ({campaigns})")
 
 
 def _panels(rows: list[Row]) -> list[tuple[str, list[Row]]]:
     found: dict[str, list[Row]] = {}
     for row in rows:
-        mark = " (stand-in)" if row["stand_in"] == "yes" else ""
+        mark = DATA_MARKS[row["data_kind"]]
         images = f", {row['train_images']:,} training images" if row["train_images"] else ""
         found.setdefault(f"{row['dataset']}{mark}{images}", []).append(row)
     return sorted(found.items())
@@ -125,7 +146,7 @@ def _cited_ops(rows: list[Row], folder: Path) -> list[Picture]:
         axis = axes[0, 0]
         for row in quoted:
             axis.plot([row["paper_ops_M"]], [row["paper_accuracy"]], "x", color=QUIET, markersize=5)
-        _ops_axis(axis, "ImageNet, cited")
+        _ops_axis(axis, "ImageNet, cited", "OPs in millions, each source's own convention")
         figure.draw_without_rendering()
         annotate(axis, [(row["paper_ops_M"], row["paper_accuracy"], row["name"]) for row in quoted], 7)
         save(figure, folder / "cited-ops.svg")
@@ -137,11 +158,11 @@ def _cited_ops(rows: list[Row], folder: Path) -> list[Picture]:
 
 
 def _accuracy(row: Row) -> float:
-    return float(row["stand_in_accuracy" if row["stand_in"] == "yes" else "accuracy"])
+    return float(row[own_column(row, "accuracy")])
 
 
 def _ops_point(axis: Axes, row: Row, colour: str) -> None:
-    value, std = _accuracy(row), row["stand_in_accuracy_std" if row["stand_in"] == "yes" else "accuracy_std"]
+    value, std = _accuracy(row), row[own_column(row, "accuracy_std")]
     strict, generous = row["ops_strict_M"], row["ops_generous_M"]
     axis.plot([generous, strict], [value, value], color=colour, linewidth=1, alpha=0.7)
     axis.errorbar(
@@ -156,7 +177,7 @@ def _ops_point(axis: Axes, row: Row, colour: str) -> None:
     )
 
 
-def _ops_axis(axis: Axes, title: str) -> None:
+def _ops_axis(axis: Axes, title: str, about: str = "OPs, millions") -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axis.set_xscale("log")
@@ -165,5 +186,5 @@ def _ops_axis(axis: Axes, title: str) -> None:
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.margins(x=0.28, y=0.15)
     axis.set_title(title)
-    axis.set_xlabel("OPs, millions")
+    axis.set_xlabel(about)
     axis.set_ylabel("test accuracy %")

@@ -14,77 +14,94 @@ from typing import Any
 import yaml
 
 from pipelines import stage
+from pipelines.results.columns import DATA_MARKS, TABLES, Metric
 from pipelines.results.render import markdown_table
+from pipelines.results.rows import own_column
+from pipelines.results.views import DASH
 from search.errors import InputError
-from search.files import read_csv, read_json, write_text
+from search.files import read_csv, write_text
 
 README = Path("README.md")
 RESULTS = Path("results")
 NOTES = Path(__file__).with_name("cost_notes.yaml")
 PROFILE = "quick"
 PHOTOGRAPHS = ("photos", "bccd", "trees")
-SHOWN = (
-    ("classification", "accuracy", "top-1 %"),
-    ("detection", "voc_map50", "mAP@0.5 %"),
-    ("reid", "map", "mAP %"),
-)
-"""Tables of the results block: file, metric, head."""
+SHOWN = {
+    "classification": "accuracy",
+    "detection": "voc_map50",
+    "reid": "map",
+}
+"""Tables of the results block, and the metric that each shows."""
+COST_OF = {"detection": " of the detector"}
+WIDTHS_OF = {"detection": " of the backbone"}
+"""Whose operations, memory and W/A a table's are, where that is not the network alone."""
 
 
 def results_block(results: Path) -> str:
-    """All retrained, detection and re-ID results of the embedded profile in one table, mean and all runs."""
-    return "\n\n".join([_table(results, (PROFILE,)), *_pixel_floor(results)])
+    """All retrained, detection and re-ID results of the embedded profile: mean and all runs, a table a task."""
+    return _block(results, (PROFILE,))
 
 
 def photographs_block(results: Path) -> str:
     """The same of the committed runs on real photographs."""
-    return _table(results, PHOTOGRAPHS)
+    return _block(results, PHOTOGRAPHS)
 
 
-def _table(results: Path, profiles: tuple[str, ...]) -> str:
-    rows = []
-    for name, metric, head in SHOWN:
-        for row in read_csv(results / f"{name}.csv"):
-            if row["profile"] in profiles and row["level"].startswith("reproduced"):
-                rows.append(_result(row, metric, head))
-    heads = ("data", "network", "W/A", "metric", "value", "n", "OPs M (strict)", "Mbit", "untrained")
-    return markdown_table(heads, rows, [False] * 4 + [True] * 5)
-
-
-def _pixel_floor(results: Path) -> list[str]:
-    """What raw pixels reach in re-identification without any network: the floor that a stand-in must be read with."""
-    floors = {
-        f"{read_json(path.with_name('run.json'))['dataset']['name']}: mAP {100 * metrics['pixels_map']:.1f} %"
-        for path in sorted((results / "records" / PROFILE / "reid").glob("*/metrics.json"))
-        if "pixels_map" in (metrics := read_json(path))
+def _block(results: Path, profiles: tuple[str, ...]) -> str:
+    rows = {
+        name: [
+            row
+            for row in read_csv(results / f"{name}.csv")
+            if row["profile"] in profiles and row["level"].startswith("reproduced")
+        ]
+        for name in SHOWN
     }
-    return [f"Raw pixels, compared without any network, reach on {floor}." for floor in sorted(floors)]
+    tables = [_table(name, found) for name, found in rows.items() if found]
+    return "\n\n".join([*tables, *_pixel_floors(rows["reid"])])
 
 
-def _result(row: dict[str, str], metric: str, head: str) -> list[str]:
-    stand_in = row["stand_in"] == "yes"
-    prefix = "stand_in_" if stand_in else ""
-    floors = [
-        key for key in row if key.startswith(f"{prefix}untrained_") and row[key] and not key.endswith("_std")
-    ]
-    floor = next((row[key] for key in floors if "map" in key), "")
-    return [
-        row["dataset"] + (" (stand-in)" if stand_in else ""),
+def _table(name: str, rows: list[dict[str, str]]) -> str:
+    spec = next(spec for spec in TABLES if spec.name == name)
+    metric = next(metric for metric in spec.metrics if metric.key == SHOWN[name])
+    heads = [spec.title.lower(), "network", f"W/A{WIDTHS_OF.get(name, '')}", metric.head, "runs", "searches"]
+    heads += [f"OPs M (strict){COST_OF.get(name, '')}", f"Mbit{COST_OF.get(name, '')}"]
+    heads += ["untrained"] if metric.floor else []
+    return markdown_table(
+        heads, [_result(row, metric) for row in rows], [False] * 3 + [True] * (len(heads) - 3)
+    )
+
+
+def _result(row: dict[str, str], metric: Metric) -> list[str]:
+    cells = [
+        row["dataset"] + DATA_MARKS[row["data_kind"]],
         row["name"] + (" (real-valued)" if row["precision"] == "real" else ""),
         row["wa"],
-        head,
-        _with_deviation(row, prefix + metric),
+        _with_deviation(row, own_column(row, metric.key)),
         row["n"],
+        row["searches"] or DASH,
         f"{float(row['ops_strict_M']):.3f}",
         f"{float(row['mbit']):.2f}",
-        f"{float(floor):.1f}" if floor else "–",
     ]
+    if metric.floor:
+        floor = row[own_column(row, metric.floor)]
+        cells.append(f"{float(floor):.1f}" if floor else DASH)
+    return cells
 
 
 def _with_deviation(row: dict[str, str], metric: str) -> str:
     """Mean, and the standard deviation where several seeds have one."""
     deviation = row.get(f"{metric}_std")
     return f"{float(row[metric]):.1f}" + (f" ± {float(deviation):.1f}" if deviation else "")
+
+
+def _pixel_floors(rows: list[dict[str, str]]) -> list[str]:
+    """What raw pixels reach in re-identification without any network: the floor that a stand-in must be read with."""
+    floors = {
+        f"{row['dataset']}: mAP {float(floor):.1f} %"
+        for row in rows
+        if (floor := row[own_column(row, "pixels_map")])
+    }
+    return [f"Raw pixels, compared without any network, reach on {floor}." for floor in sorted(floors)]
 
 
 def cost_block(_results: Path) -> str:

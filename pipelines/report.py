@@ -10,7 +10,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipelines.results.columns import TABLES, TableSpec
+from pipelines.results.campaigns import campaign_order, in_order
+from pipelines.results.claims import NOT_RUN, NOT_SUPPORTED, SUPPORTED
+from pipelines.results.columns import COSTS, TABLES, TableSpec
 from pipelines.results.curves import KINDS, display_name
 from pipelines.results.level import MEANING
 from pipelines.results.origin import commit
@@ -20,13 +22,16 @@ from pipelines.results.plotting import inline
 from pipelines.results.records import Library, Record
 from pipelines.results.rows import groups
 from pipelines.results.statistics import Rules
-from pipelines.results.views import View, views
+from pipelines.results.views import DASH, Column, View, views
 
 TEMPLATES = Path(__file__).parent / "templates"
 MEDIA = {".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg"}
 GALLERY = {"detection": "detect", "reid": "reid"}
 PICTURES = 4
 """Pictures shown of a network: the first of its first seed's run."""
+COUNTS = tuple(head for head, _ in COSTS.values())
+GENEROUS = COSTS["ops_generous_M"][0]
+"""Ends of the headings of the columns that :func:`telling` may leave out."""
 Row = dict[str, Any]
 
 
@@ -47,7 +52,9 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    library, order = in_order(library), campaign_order(library)
     drawn = [_drawn(picture, figures) for picture in pictures]
+    listed = by_text(claim_groups(claims))
     return environment.get_template("report.html.j2").render(
         css=_own("report.css"),
         script=_own("report.js"),
@@ -56,8 +63,9 @@ def render(
         sections=_sections(bool(checklists)),
         levels=list(MEANING.items()),
         rules=rules,
-        claims=by_text(claim_groups(claims)),
-        tables=[_table(spec, tables[spec.name], library, drawn) for spec in TABLES],
+        claims=sorted((claim for claim in listed if _was_run(claim)), key=_undecided),
+        not_run=[claim for claim in listed if not _was_run(claim)],
+        tables=[_table(spec, tables[spec.name], library, drawn, order) for spec in TABLES],
         pictures=drawn,
         accuracy=largest_first([picture for picture in drawn if picture["kind"] == "accuracy"], library),
         runs=[_run(record) for record in library.records],
@@ -86,12 +94,22 @@ def _sections(checklists: bool) -> list[tuple[str, str]]:
     return [*named, ("provenance", "Provenance"), *([("checklist", "Checklists")] if checklists else [])]
 
 
-def _table(spec: TableSpec, rows: list[Row], library: Library, pictures: list[Row]) -> Row:
+def _was_run(claim: Row) -> bool:
+    return any(case["verdict"] != NOT_RUN for case in claim["cases"])
+
+
+def _undecided(claim: Row) -> bool:
+    """Decided claims come first."""
+    return all(case["verdict"] not in (SUPPORTED, NOT_SUPPORTED) for case in claim["cases"])
+
+
+def _table(spec: TableSpec, rows: list[Row], library: Library, pictures: list[Row], order: list[str]) -> Row:
     records = library.of(GALLERY[spec.name]) if spec.name in GALLERY else []
     shown = [group[0] for group in groups(records) if group[0].pictures]
+    left = [picture for picture in pictures if picture["kind"] in (spec.name, "cell")]
     blocks = [
-        _block(f"{spec.name}-{place}", view, pictures, shown)
-        for place, view in enumerate(views(spec, rows), start=1)
+        _block(f"{spec.name}-{place}", view, left, shown)
+        for place, view in enumerate(_in_order(views(spec, rows), order), start=1)
     ]
     files = [f"{spec.name}.{suffix}" for suffix in ("csv", "md", "tex")]
     return {
@@ -104,20 +122,53 @@ def _table(spec: TableSpec, rows: list[Row], library: Library, pictures: list[Ro
     }
 
 
-def _block(anchor: str, view: View, pictures: list[Row], shown: list[Record]) -> Row:
-    """A view with the figures and pictures of its campaign and data set."""
-    row = view.rows[0]
-    place = (row.get("profile"), row.get("dataset"))
-    here = [picture for picture in pictures if view.kind == "ours" and picture["place"] == place]
-    gallery = [record for record in shown if (record.profile, record.dataset["name"]) == place]
+def _in_order(found: list[View], order: list[str]) -> list[View]:
+    """Our sections by the first of their campaigns, the literature's after them."""
+
+    def place(view: View) -> int:
+        return min(map(order.index, _campaigns(view))) if view.kind == "ours" else len(order)
+
+    return sorted(found, key=place)
+
+
+def _campaigns(view: View) -> list[str]:
+    """The campaigns of a section of ours; several where they share the searches in it."""
+    return str(view.rows[0]["profile"]).split(", ")
+
+
+def _block(anchor: str, view: View, left: list[Row], shown: list[Record]) -> Row:
+    """A view with the figures and pictures of its campaign and data set; these figures leave ``left``."""
+    here: list[Row] = []
+    gallery: list[Record] = []
+    if view.kind == "ours":
+        places = [(name, view.rows[0].get("dataset")) for name in _campaigns(view)]
+        here = [picture for picture in left if picture["place"] in places]
+        left[:] = [picture for picture in left if picture not in here]
+        gallery = [record for record in shown if (record.profile, record.dataset["name"]) in places]
     table = anchor.rpartition("-")[0]
     return {
         "anchor": anchor,
         "view": view,
+        "columns": telling(view),
         "figures": [picture for picture in here if picture["kind"] == table],
         "cells": [picture for picture in here if picture["kind"] == "cell" and table == "search"],
         "gallery": [_gallery(record) for record in gallery],
     }
+
+
+def telling(view: View) -> list[Column]:
+    """The columns of a section of ours without counts that say nothing: those that no row has, and the generous count
+    of operations where it is the strict one in every row."""
+    if view.kind != "ours":
+        return list(view.columns)
+    same = all(row.get("ops_strict_M") == row.get("ops_generous_M") for row in view.rows)
+    return [column for column in view.columns if not _idle(column, view, same)]
+
+
+def _idle(column: Column, view: View, same: bool) -> bool:
+    if not column.head.endswith(COUNTS):
+        return False
+    return (same and column.head.endswith(GENEROUS)) or all(column.text(row) == DASH for row in view.rows)
 
 
 def _gallery(record: Record) -> Row:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pipelines.figures import draw_all
 from pipelines.report import render
+from pipelines.results.campaigns import in_order
 from pipelines.results.checklist import checklist_markdown, read_checklists
 from pipelines.results.checks import check_record
 from pipelines.results.claims import CLAIM_COLUMNS, claim_rows, evaluate, read_claims
@@ -26,7 +27,7 @@ from pipelines.results.pictures import Picture
 from pipelines.results.readme import readme
 from pipelines.results.records import Library, read_records
 from pipelines.results.render import GENERATED, latex, markdown, markdown_table
-from pipelines.results.rows import table_rows
+from pipelines.results.rows import own_column, table_rows
 from pipelines.results.views import views
 from pipelines.stage import output_folder, run
 from search.files import write_csv, write_json, write_text
@@ -44,7 +45,7 @@ def build(results: Path = RESULTS) -> None:
     records = read_records(results / "records")
     for record in records:
         check_record(record.folder)
-    library = Library(tuple(records))
+    library = in_order(Library(tuple(records)))
     rules, claims = read_claims()
     tables = {spec.name: table_rows(spec, library) for spec in TABLES if not spec.own}
     tables["comparison"] = comparison_rows(library, rules)
@@ -113,8 +114,7 @@ def metric_files(tables: dict[str, list[Row]]) -> dict[str, Row]:
         for row in rows:
             path = _metric_path(spec.name, row)
             path += f"-{row['settings']}" if paths[path] > 1 else ""
-            prefix = "stand_in_" if row["stand_in"] == "yes" else ""
-            keys = [f"{prefix}{metric.key}" for metric in spec.metrics]
+            keys = [own_column(row, metric.key) for metric in spec.metrics]
             found[f"{path}.json"] = {key: row[key] for key in keys if row[key] is not None} | {"n": row["n"]}
     return found
 

@@ -50,12 +50,15 @@ SHARES = frozenset(
         "coco_map50",
         "voc_map50",
         "untrained_coco_map50",
+        "untrained_voc_map50",
         "rank1",
         "rank5",
         "rank10",
         "map",
         "untrained_rank1",
         "untrained_map",
+        "pixels_rank1",
+        "pixels_map",
     )
 )
 """Metrics that are shares, in [0, 1]."""

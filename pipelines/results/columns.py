@@ -23,6 +23,22 @@ COSTS = {
     "ops_generous_M": ("OPs generous M", "BOPs/64 + FLOPs, W1A32 MACs counted as binary, millions"),
     "mbit": ("Mbit", "memory of the weights: 1 bit a binary weight, 32 bits any other parameter"),
 }
+DETECTOR_COSTS = {
+    "backbone_ops_strict_M": "BOPs/64 + FLOPs of the backbone alone, W1A32 MACs counted as real, millions",
+    "backbone_mbit": "memory of the backbone's weights alone",
+}
+DATA_KINDS = {
+    "paper": ("", "on the papers' own data set"),
+    "other": ("other_", "on other data than the papers'"),
+    "stand-in": ("stand_in_", "on a stand-in data set"),
+}
+"""What numbers may be measured on: the prefix of their columns, and in words."""
+DATA_MARKS = {"paper": "", "other": " (other data)", "stand-in": " (stand-in)"}
+"""What stands behind a data set's name."""
+DATA_KIND_DOC = (
+    "paper: a data set of the papers (`datasets` in literature.yaml); other: other data than the "
+    "papers'; stand-in: stands in for the papers'. Only the first compares with the literature"
+)
 SEARCH_COST = {
     "search_seconds": "wall time of the search that found the network, mean over the searches",
     "search_images": "images seen by that search, mean over the searches",
@@ -39,12 +55,14 @@ class Metric:
         head: Its heading in views.
         doc: What it is.
         paper: The key of its counterpart in literature.yaml, or None.
+        floor: The metric of the same network before training that is read beside it, or None.
     """
 
     key: str
     head: str
     doc: str
     paper: str | None = None
+    floor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +104,10 @@ TRAINING_EXTRA = {
     "seconds": "wall time of training and testing in seconds, mean",
     "peak_memory_mib": "peak memory in MiB, mean",
 }
+READ_BACK = {
+    "read_back": "how many of the runs' exported weights the stage `evaluate` has read back, of all runs: exact where "
+    "accuracy, top-5 and loss are the recorded ones to the last bit; otherwise the largest difference; empty: none"
+}
 
 COMPARED = {
     "accuracy": "test accuracy after retraining, percent; mean over the searches",
@@ -103,11 +125,14 @@ COMPARISON: dict[str, str] = (
         "form": "layer order of the operations: paper, released or darts",
         "profile": "campaign of the run records, a folder of results/records/",
         "dataset": "data set of the retraining",
-        "stand_in": "yes: the data set stands in for the paper's and is not comparable with it",
+        "data_kind": DATA_KIND_DOC,
         "train_images": "images trained on",
     }
-    | {key: f"{meaning}; on the paper's own data set" for key, meaning in COMPARED.items()}
-    | {f"stand_in_{key}": f"{meaning}; on a stand-in data set" for key, meaning in COMPARED.items()}
+    | {
+        f"{prefix}{key}": f"{meaning}; {where}"
+        for prefix, where in DATA_KINDS.values()
+        for key, meaning in COMPARED.items()
+    }
     | {
         "searches": "number of searches, each retrained with one seed or more; training seeds are averaged first",
         "runs": "number of retrainings, all of them",
@@ -146,7 +171,7 @@ TABLES = (
             Metric("accuracy", "top-1 %", "test accuracy after the last epoch, percent", "accuracy"),
             Metric("top5", "top-5 %", "test top-5 accuracy after the last epoch, percent", "top5"),
         ),
-        TRAINING_EXTRA,
+        TRAINING_EXTRA | READ_BACK,
     ),
     TableSpec(
         "comparison",
@@ -164,17 +189,27 @@ TABLES = (
         "Detection",
         "detect",
         "The detector that each row names, on the retrained backbone; its value before training stands beside it as "
-        "the floor.",
+        "the floor. Operations and memory are the whole detector's at the test size, W/A the backbone's: neck and "
+        "heads are real-valued, but for what `binary_neck` makes 1-bit.",
         (
             Metric(
-                "voc_map50", "VOC mAP@0.5 %", "mean average precision at IoU 0.5, VOC rules, percent", "map50"
+                "voc_map50",
+                "VOC07 11-point mAP@0.5 %",
+                "mean average precision at IoU 0.5 by VOC2007's 11-point rule, percent",
+                "map50",
+                "untrained_voc_map50",
+            ),
+            Metric(
+                "untrained_voc_map50",
+                "untrained VOC07 mAP@0.5 %",
+                "voc_map50 of the same detector before its first training step, percent",
             ),
             Metric("coco_map", "COCO AP %", "COCO average precision (IoU 0.5 to 0.95), percent", "map"),
             Metric("coco_map50", "COCO AP50 %", "COCO average precision at IoU 0.5, percent"),
             Metric(
                 "untrained_coco_map50",
                 "untrained AP50 %",
-                "COCO AP50 of the same detector before training, percent",
+                "coco_map50 of the same detector before its first training step, percent",
             ),
         ),
         TRAINING_EXTRA,
@@ -183,15 +218,26 @@ TABLES = (
         "reid",
         "Re-identification",
         "reid",
-        "Retrieval with the retrained backbone; the untrained network stands beside it as the floor.",
+        "Retrieval with the retrained backbone. Two floors stand beside it: the network with random weights, "
+        "and the raw pixels compared without any network.",
         (
-            Metric("map", "mAP %", "mean average precision of the retrieval, percent", "map"),
+            Metric(
+                "map", "mAP %", "mean average precision of the retrieval, percent", "map", "untrained_map"
+            ),
             Metric("rank1", "rank-1 %", "queries whose first match is right, percent", "rank1"),
             Metric("rank5", "rank-5 %", "queries with a right match among the first 5, percent"),
             Metric("rank10", "rank-10 %", "queries with a right match among the first 10, percent"),
-            Metric("untrained_map", "untrained mAP %", "mAP of the same network before training, percent"),
             Metric(
-                "untrained_rank1", "untrained rank-1 %", "rank-1 of the same network before training, percent"
+                "untrained_map", "untrained mAP %", "mAP of the same network with random weights, percent"
+            ),
+            Metric(
+                "untrained_rank1",
+                "untrained rank-1 %",
+                "rank-1 of the same network with random weights, percent",
+            ),
+            Metric("pixels_map", "pixels mAP %", "mAP of the raw pixels, without any network, percent"),
+            Metric(
+                "pixels_rank1", "pixels rank-1 %", "rank-1 of the raw pixels, without any network, percent"
             ),
         ),
         TRAINING_EXTRA,
@@ -224,22 +270,23 @@ def columns(spec: TableSpec) -> dict[str, str]:
         "wa": "bits of weights/activations; 1/1 + 1/32: some layers have real activations",
         "profile": "campaign of the run records, a folder of results/records/",
     }
+    if spec.stage == "search":
+        named["profile"] += "; several: they share the search"
     if spec.stage == "detect":
+        named["wa"] += "; of the backbone"
         named["detector"] = "what was trained on the backbone: faster_rcnn, retinanet or ssd"
+        named["binary_neck"] = "yes: the convolutions of the neck and of the region proposals are 1-bit too"
     if spec.stage != "cost":
         named |= {
             "dataset": "data set this row's own numbers were measured on",
-            "stand_in": "yes: the data set stands in for the paper's and is not comparable with it",
+            "data_kind": DATA_KIND_DOC,
             "train_images": "images trained on",
             "test_images": "images the value was measured on (search table: the search's validation half)",
         }
     for metric in spec.metrics:
-        named |= {
-            metric.key: f"{metric.doc}; mean over all runs, on the paper's own data set",
-            f"{metric.key}_std": "sample standard deviation over the runs; empty for one run",
-            f"stand_in_{metric.key}": f"{metric.doc}; mean over all runs, on a stand-in data set",
-            f"stand_in_{metric.key}_std": "sample standard deviation over the runs; empty for one run",
-        }
+        for prefix, where in DATA_KINDS.values():
+            named[f"{prefix}{metric.key}"] = f"{metric.doc}; mean over all runs, {where}"
+            named[f"{prefix}{metric.key}_std"] = "sample standard deviation over the runs; empty for one run"
     named |= {
         "n": "number of runs, all of them",
         "searches": "number of independent searches among them; empty for networks that were not searched",
@@ -247,7 +294,10 @@ def columns(spec: TableSpec) -> dict[str, str]:
     }
     if spec.metrics:
         named["values"] = f"{spec.metrics[0].key} of every run, percent, in the order of the seeds"
-    named |= {key: f"{doc}; mean over the runs" for key, (_, doc) in COSTS.items()}
+    counted = "the whole detector, mean over the runs" if spec.stage == "detect" else "mean over the runs"
+    named |= {key: f"{doc}; {counted}" for key, (_, doc) in COSTS.items()}
+    if spec.stage == "detect":
+        named |= {key: f"{doc}; mean over the runs" for key, doc in DETECTOR_COSTS.items()}
     named |= spec.extra
     if spec.stage not in ("search", "cost"):
         named |= SEARCH_COST

@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from pipelines.results.columns import COMPARISON
+from pipelines.results.columns import COMPARISON, DATA_KINDS
 from pipelines.results.level import level
 from pipelines.results.records import Library, Record
+from pipelines.results.rows import own_column
 from pipelines.results.statistics import Estimate, Rules, holm, paired_difference
 
 REFERENCE = "random"
@@ -56,7 +57,7 @@ def _rows(families: dict[str, list[Record]], library: Library, rules: Rules) -> 
     for row, estimate in zip(rows, estimates, strict=True):
         if estimate is not None and estimate.p is not None:
             row["p_holm"] = round(next(corrected), 5)
-    return sorted(rows, key=lambda row: (-(row["accuracy"] or row["stand_in_accuracy"]), row["name"]))
+    return sorted(rows, key=lambda row: (-row[own_column(row, "accuracy")], row["name"]))
 
 
 def _reference(record: Record, families: dict[str, list[Record]]) -> str | None:
@@ -80,7 +81,7 @@ def _row(
         "difference_low": estimate.low if estimate else None,
         "difference_high": estimate.high if estimate else None,
     }
-    prefix = "stand_in_" if first.stand_in else ""
+    prefix = DATA_KINDS[first.data_kind][0]
     row: Row = dict.fromkeys(COMPARISON)
     return (
         row
@@ -92,7 +93,7 @@ def _row(
             "form": first.run["form"],
             "profile": first.profile,
             "dataset": first.dataset["name"],
-            "stand_in": "yes" if first.stand_in else "no",
+            "data_kind": first.data_kind,
             "train_images": first.dataset.get("train_images"),
             "searches": len(every),
             "runs": len(records),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.results.curves import Curve, Kind
 from pipelines.results.pictures import WIDTH, Picture, series
 from pipelines.results.plotting import CHILD, PARENT, QUIET, canvas, colour_of, save
+from pipelines.results.records import Record
 from search.genotype import OPERATIONS
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def _training(
 ) -> Picture:
     first = curves[0].first
     shown = {column: title for column, title in kind.values.items() if any(c.line(column)[0] for c in curves)}
+    changes = sorted({change for curve in curves for change in stage_changes(curve.first)})
     with canvas(1, len(shown), WIDTH, 2.9 + 0.17 * ((len(curves) + 2) // 3)) as (figure, axes):
         for axis, (column, title) in zip(axes[0], shown.items(), strict=True):
             for curve in curves:
@@ -49,6 +51,8 @@ def _training(
                     "--" if curve.real else "-",
                     curve.network,
                 )
+            for change in changes:
+                _mark(axis, change)
             axis.set_title(title)
             axis.set_xlabel(kind.time)
             axis.xaxis.get_major_locator().set_params(integer=True)
@@ -58,9 +62,58 @@ def _training(
         name += f"-{number}" if more else ""
         save(figure, folder / f"{name}.svg")
     twins = " Dashed: the real-valued twin." if any(curve.real for curve in curves) else ""
-    caption = f"{_runs(curves)}{twins}"
+    caption = f"{_runs(curves)}{twins}{_stages(changes)}"
     title = f"Training on {curves[0].place[2]} ({first.profile}){more}"
     return Picture(name, kind.name, title, caption, first.profile, first.dataset["name"])
+
+
+class Change(NamedTuple):
+    """Where a recipe goes on to its next stage: between two epochs, with the bits of weights and activations (W/A)
+    that 1-bit networks have before and after."""
+
+    place: float
+    before: str
+    after: str
+
+
+def stage_changes(record: Record) -> list[Change]:
+    """The changes of stage in a run's history, epochs counted from 1; none for a recipe of one stage."""
+    stages = [int(row["stage"]) for row in record.history if row.get("stage")]
+    return [
+        Change(place + 0.5, _widths(record, stages[place - 1]), _widths(record, stages[place]))
+        for place in range(1, len(stages))
+        if stages[place] != stages[place - 1]
+    ]
+
+
+def _widths(record: Record, stage: int) -> str:
+    settings = record.params["retrain"][record.run["task"]]["stages"][stage]
+    return "/".join("1" if settings[kind] else "32" for kind in ("binary_weights", "binary_activations"))
+
+
+def _mark(axis: Axes, change: Change) -> None:
+    axis.axvline(change.place, color=QUIET, linewidth=1, linestyle=":")
+    for words, side, shift in ((change.before, "right", -4), (change.after, "left", 4)):
+        axis.annotate(
+            f"W/A {words}",
+            (change.place, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(shift, -2),
+            textcoords="offset points",
+            fontsize=7.5,
+            color=QUIET,
+            ha=side,
+            va="top",
+        )
+
+
+def _stages(changes: Sequence[Change]) -> str:
+    if not changes:
+        return ""
+    return (
+        " Dotted upright line: the recipe's next stage begins; beside it the bits of weights and activations (W/A) "
+        "that the 1-bit networks have in each stage."
+    )
 
 
 def _banded(axis: Axes, curve: Curve, column: str, colour: str, style: str, label: str) -> None:
@@ -112,5 +165,5 @@ def _searching(kind: Kind, curve: Curve, folder: Path) -> Picture:
         save(figure, folder / f"{name}.svg")
     below = " Below: how many operations each edge still has." if steps else ""
     caption = f"{_runs([curve])} On {curve.place[2]}.{below}"
-    title = f"{curve.network}: the search over time ({first.profile})"
+    title = f"{curve.network}: the search over time"
     return Picture(name, "search", title, caption, first.profile, first.dataset["name"])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.results.campaigns import searches_once
 from pipelines.results.claims import dataset_label
 from pipelines.results.records import Library, Record
 from pipelines.results.rows import groups
@@ -175,11 +176,19 @@ def _point(time: int, rows: list[dict[str, str]], columns: dict[str, str]) -> Po
     return Point(time, mean, std, len(rows))
 
 
+def by_campaign(kind: Kind, library: Library) -> list[tuple[str, Curve]]:
+    """The curves with their campaigns; searches that several campaigns share are one curve, with all their names."""
+    if kind.stage != "search":
+        return [(curve.place[0], curve) for curve in curves(kind, library)]
+    once = searches_once(library)
+    return [(found.campaigns, curve) for found in once for curve in curves(kind, Library(found.records))]
+
+
 def table(kind: Kind, library: Library) -> list[Row]:
     """The curves as rows of results/curves/<kind.name>.csv, see :func:`table_columns`."""
     rows = []
-    for curve in curves(kind, library):
-        campaign, _, dataset = curve.place
+    for campaign, curve in by_campaign(kind, library):
+        dataset = curve.place[2]
         for point in curve.points:
             row: Row = {
                 "campaign": campaign,
@@ -202,8 +211,8 @@ def _short(value: float | None) -> float | None:
 def table_columns(kind: Kind) -> dict[str, str]:
     """Every column of a curve file, in order, with its explanation."""
     named = {
-        "campaign": "a folder of results/records/",
-        "dataset": "data set the runs used",
+        "campaign": "a folder of results/records/; several: they share the search",
+        "dataset": "data set the runs used, (other data) where no paper measured on it, (stand-in) likewise",
         "network": "method or network, with its form and precision where they are not the usual ones",
         "n": "number of runs the means are over",
         kind.time: f"{kind.time}s done, from 1",

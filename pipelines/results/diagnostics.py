@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pipelines.results.columns import DATA_MARKS
 from pipelines.results.comparison import by_search
 from pipelines.results.pictures import WIDTH, Picture, method_name, series
 from pipelines.results.plotting import CHILD, COLOURS, PARENT, canvas, save, spare
@@ -88,7 +89,7 @@ def alphas(records: list[Record], folder: Path) -> list[Picture]:
     seeds = ", ".join(str(record.seed) for record in records)
     turns = "; the epochs of Parent and Child take turns" if "phase" in first.history[0] else ""
     caption = f"A line a seed (seeds {seeds}, all of them){turns}."
-    title = f"{method_name(first)}: alphas epoch by epoch ({first.profile})"
+    title = f"{method_name(first)}: alphas epoch by epoch"
     return [Picture(name, "search", title, caption, first.profile, first.dataset["name"])]
 
 
@@ -180,9 +181,9 @@ def _sweep(
         save(figure, folder / f"{name}.svg")
     label = next((records[0].label for records in families.values() if records[0].is_base), method)
     title = f"{label}: 1-bit accuracy over {' and '.join(names)} ({profile})"
-    stand_in = next(iter(families.values()))[0].stand_in
+    mark = DATA_MARKS[next(iter(families.values()))[0].data_kind]
     caption = (
-        f"Retrained on {dataset}{' (stand-in)' if stand_in else ''}. Dots: searches, none left out; line: their mean, "
+        f"Retrained on {dataset}{mark}. Dots: searches, none left out; line: their mean, "
         f"bars: bootstrap interval ({100 * rules.confidence:g} %)."
     )
     return Picture(name, "accuracy", title, caption, profile, dataset)

@@ -13,7 +13,7 @@ REPRODUCED = "reproduced"
 MEANING = {
     CITED: "only the literature's number, nothing was run",
     RE_EVALUATED: "a published network or its weights, counted or evaluated here without training",
-    REDUCED: "trained here, with less data, fewer epochs, a smaller network or a stand-in data set",
+    REDUCED: "trained here, with less data, fewer epochs, a smaller network or on other data than the papers'",
     REPRODUCED: "trained here at the paper's scale on the paper's data set, from the search on",
 }
 
@@ -34,7 +34,7 @@ def _trained(record: Record) -> bool:
 
 def _full_scale(record: Record, library: Library) -> bool:
     """Whether this run and all it was built on have the paper's scale and data; a missing one has not."""
-    if not record.run["paper_scale"] or record.stand_in:
+    if not record.run["paper_scale"] or record.data_kind != "paper":
         return False
     if record.stage == "search":
         return True

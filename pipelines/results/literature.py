@@ -56,6 +56,11 @@ def references() -> dict[str, str]:
     return dict(_data()["references"])
 
 
+def dataset_names() -> dict[str, str]:
+    """The literature's name of every data set that papers measured on, by our name of it."""
+    return dict(_data()["datasets"])
+
+
 @cache
 def literature(path: Path = FILE) -> tuple[dict[str, Any], ...]:
     """The cited rows in file order, each with its source written out.
@@ -95,10 +100,20 @@ def cited(table: str) -> list[dict[str, Any]]:
     return [row for row in literature() if row["table"] == table]
 
 
-def counterpart(table: str, family: str, task: str | None, precision: str) -> dict[str, Any] | None:
-    """The literature's row to print beside ours: same table, method, task and kind of precision."""
+def counterpart(
+    table: str, family: str, task: str | None, precision: str, dataset: str | None = None
+) -> dict[str, Any] | None:
+    """The literature's row to print beside ours, or None.
+
+    Args:
+        table: The result table.
+        family: Our method or network.
+        task: What ours was run for; None where every task of the literature's row will do.
+        precision: Ours, ``1bit`` or ``real``: the literature's weights have the same.
+        dataset: The literature's name of the data set ours was measured on; None: any.
+    """
     for row in cited(table):
         same = row.get("primary") and row.get("method") == family and task in (None, row["task"])
-        if same and (precision == "real") == (row["wa"] == "32/32"):
+        if same and (precision == "real") == (row["wa"] == "32/32") and dataset in (None, row["dataset"]):
             return row
     return None

@@ -19,11 +19,11 @@ Row = dict[str, Any]
 
 def facts(library: Library, claims: list[Row]) -> list[tuple[str, str]]:
     """The facts at the top of the page, from all records and the rows of claims.csv: name and text."""
-    records = library.records
+    records = [record for record, _ in library.distinct()]
     verdicts = Counter(claim["verdict"] for claim in claim_groups(claims))
     return [
         ("Runs recorded", str(len(records))),
-        ("Searches", str(len(library.of("search")))),
+        ("Searches", str(len(library.distinct("search")))),
         ("Campaigns", ", ".join(unique(record.profile for record in records))),
         ("Claims", ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))),
         ("Code", _few("commits", unique(commit(record.provenance) for record in records))),
@@ -36,24 +36,37 @@ def _few(what: str, names: list[str]) -> str:
 
 
 def campaigns(library: Library) -> Row:
-    """The table of campaigns, its ``columns`` and ``rows``: what each ran, on what, and for how long."""
+    """The table of campaigns, its ``columns`` and ``rows``: what each ran, on what, and for how long.
+
+    A search that several campaigns share counts, with its hours, for the one that holds most runs; the others name it.
+    """
     heads = ("campaign", "data sets", "networks", *("searches", "retrained", "detectors", "re-id"), "hours")
     columns = [Column(head, str, numeric=head not in heads[:2]) for head in heads]
     columns += [Column(head, str) for head in ("level", "device", "commit")]
     profiles = unique(record.profile for record in library.records)
-    return {"columns": columns, "rows": [_campaign(library, profile) for profile in profiles]}
+    sizes = Counter(record.profile for record in library.records)
+    homes = {
+        record.identity: max(shared, key=lambda profile: sizes[profile])
+        for record, shared in library.distinct()
+    }
+    return {"columns": columns, "rows": [_campaign(library, profile, homes) for profile in profiles]}
 
 
-def _campaign(library: Library, profile: str) -> list[str]:
+def _campaign(library: Library, profile: str, homes: dict[str, str]) -> list[str]:
     records = [record for record in library.records if record.profile == profile]
-    stages = Counter(record.stage for record in records)
+    own = [record for record in records if homes[record.identity] == profile]
+    stages = Counter(record.stage for record in own)
+    borrowed = Counter(homes[r.identity] for r in records if r.stage == "search" and r not in own)
+    searches = [str(stages["search"])] if stages["search"] or not borrowed else []
+    searches += [f"{count} of {home}" for home, count in borrowed.items()]
     measured = [record for record in records if record.stage != "cost"]
-    hours = sum(float(record.provenance.get("wall_seconds", 0.0)) for record in records) / 3600
+    hours = sum(float(record.provenance.get("wall_seconds", 0.0)) for record in own) / 3600
     return [
         profile,
         ", ".join(unique(dataset_label(record) for record in measured)),
         str(len({record.network for record in records})),
-        *(str(stages[stage]) for stage in ("search", "retrain", "detect", "reid")),
+        " + ".join(searches),
+        *(str(stages[stage]) for stage in ("retrain", "detect", "reid")),
         f"{hours:.1f}",
         ", ".join(unique(level([record], library) for record in measured)),
         "; ".join(unique(hardware(record.provenance) for record in records)),

@@ -120,51 +120,6 @@ def colour_of(names: Sequence[str]) -> dict[str, str]:
     return {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(sorted(set(names)))}
 
 
-def annotate(axis: Axes, points: Sequence[tuple[float, float, str]], size: float) -> None:
-    """Label points of an axis with a logarithmic x, each at the nearest place where it covers no other label.
-
-    Widths are estimated from the number of letters, so the result depends on nothing but the points.
-    """
-    from matplotlib.transforms import Bbox
-
-    box = axis.get_window_extent()
-    letter, line = size * 0.62 * axis.figure.dpi / 72, size * 1.15 * axis.figure.dpi / 72
-    taken = [
-        Bbox.from_bounds(x - letter / 2, y - line / 4, letter, line / 2)
-        for x, y in axis.transData.transform([point[:2] for point in points])
-    ]
-    for x, y, text in sorted(points, key=lambda point: (-point[1], point[0], point[2])):
-        at_x, at_y = axis.transData.transform((x, y))
-        width = len(text) * letter
-        places = [
-            (dx, dy)
-            for dy in (0.0, 0.9, -0.9, 1.8, -1.8, 2.7, -2.7, 3.6, -3.6)
-            for dx in (1.2 * letter, -1.2 * letter - width)
-        ]
-        free = next(
-            (
-                (dx, dy * line)
-                for dx, dy in places
-                if box.x0 < at_x + dx
-                and at_x + dx + width < box.x1 + 4 * letter
-                and not Bbox.from_bounds(at_x + dx, at_y + dy * line - line / 2, width, line).count_overlaps(
-                    taken
-                )
-            ),
-            (1.2 * letter, 0.0),
-        )
-        taken.append(Bbox.from_bounds(at_x + free[0], at_y + free[1] - line / 2, width, line))
-        scale = 72 / axis.figure.dpi
-        axis.annotate(
-            text,
-            (x, y),
-            xytext=(free[0] * scale, free[1] * scale),
-            textcoords="offset points",
-            fontsize=size,
-            va="center",
-        )
-
-
 def spare(axes: Sequence[Axes]) -> None:
     """Hide axes that nothing was drawn on."""
     for axis in axes:

@@ -23,7 +23,11 @@ How not to misread it:
 - A row's own numbers and the literature's are in different columns: those named `paper_...` are the
   literature's, on the data set in `paper_dataset`. In the Markdown, LaTeX and HTML tables they are in blocks
   of their own.
-- Numbers on a stand-in data set are in columns named `stand_in_...`, never in those of the paper's data set.
+- Numbers on other data than the papers' are in columns named `other_...`, those on a stand-in in `stand_in_...`,
+  never in those of the papers' data sets, and no literature's number stands beside them. Which data sets are the
+  papers' is listed under `datasets` in `pipelines/literature.yaml`.
+- ± is over all runs of a row: where they rest on one search, it says nothing about other searches.
+- Operations and memory of a detection are the whole detector's, those of the backbone have columns of their own.
 - A mean is over all runs, never the best; `values` lists every run. Runs of different settings, data or
   campaigns are never averaged together.
 - W/A gives the bits of weights and activations. `1/32` and `1/1 + 1/32` are not fully 1-bit networks.
@@ -51,7 +55,7 @@ RECORD_FILES = {
     **OTHER,
     "genotype.json, network.json": "the found architecture",
     "collapse.json": "the found normal cell: skip connections, depth, parameter-free share, whether it collapsed",
-    "cost.json": "the network's counted cost",
+    "cost.json": "the network's counted cost; of a detection the backbone's, and under `detector` the whole detector's",
     "pictures/": "detections or retrievals of the run",
 }
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.results.columns import METHOD_NAMES
+from pipelines.results.defaults import as_run, with_defaults
+from pipelines.results.literature import dataset_names
 from pipelines.results.variants import changes
 from search.errors import InputError
 from search.files import read_csv, read_json, sha256_json
@@ -18,6 +20,7 @@ SCHEMA = 1
 STAGES = ("search", "cost", "retrain", "evaluate", "detect", "reid")
 RUN_FILE = "run.json"
 NETWORK_FILE = "network.json"
+DataKind = Literal["paper", "other", "stand-in"]
 UNSETTLED = frozenset({"profile", "seed", "seeds", "workers", "log_every"})
 """Keys of params.json that do not make two runs different experiments."""
 
@@ -102,9 +105,24 @@ class Record:
         return bool(self.dataset.get("stand_in", False))
 
     @property
+    def data_kind(self) -> DataKind:
+        """What its numbers compare with: measured on a data set of the papers, on other data, or on a stand-in.
+
+        Papers' data sets are those named under ``datasets`` in literature.yaml; a network's cost has no data: other.
+        """
+        if self.stand_in:
+            return "stand-in"
+        return "paper" if self.dataset.get("name") in dataset_names() else "other"
+
+    @property
     def settings(self) -> str:
         """Short hash of the settings that make this run the experiment it is (seeds and workers apart)."""
-        return settings_hash(self.params)
+        return settings_hash(as_run(self.params, self.run))
+
+    @property
+    def identity(self) -> str:
+        """The same for every copy of this run in another campaign: hash of what it is, ran on and measured."""
+        return sha256_json([self.run, self.metrics, self.params, self.provenance])
 
     @cached_property
     def genotype(self) -> Genotype | None:
@@ -133,7 +151,7 @@ class Record:
 
 
 def settings_hash(params: dict[str, Any], without: tuple[str, ...] = ()) -> str:
-    """Eight hex digits of the settings; ``without``: dotted keys to leave out (those a claim varies)."""
+    """Eight hex digits of the settings, later keys filled in; ``without``: dotted keys to leave out (a claim's)."""
 
     def strip(value: Any, path: str) -> Any:
         if not isinstance(value, dict):
@@ -144,7 +162,7 @@ def settings_hash(params: dict[str, Any], without: tuple[str, ...] = ()) -> str:
             if key not in UNSETTLED and f"{path}{key}" not in without
         }
 
-    return sha256_json(strip(params, ""))[:8]
+    return sha256_json(strip(with_defaults(params), ""))[:8]
 
 
 def read_record(folder: Path, profile: str) -> Record:
@@ -210,6 +228,16 @@ class Library:
         """The records of a stage, in their fixed order."""
         return [record for record in self.records if record.stage == stage]
 
+    def distinct(self, stage: str | None = None) -> list[tuple[Record, tuple[str, ...]]]:
+        """The runs (of a stage), each once, with the campaigns that hold it, both in their fixed order.
+
+        A campaign that builds on another one's search holds a copy of that record.
+        """
+        found: dict[str, list[Record]] = {}
+        for record in self.records if stage is None else self.of(stage):
+            found.setdefault(record.identity, []).append(record)
+        return [(copies[0], tuple(copy.profile for copy in copies)) for copies in found.values()]
+
     def search_of(self, record: Record) -> Record | None:
         """The search that found the record's network, in the same campaign and with the same genotype."""
         for other in self.of("search"):
@@ -219,9 +247,20 @@ class Library:
         return None
 
     def backbone_of(self, record: Record) -> Record | None:
-        """The ImageNet retraining whose weights a detection or re-identification run started from."""
+        """The ImageNet retraining whose weights a detection or re-identification run started from.
+
+        Told by the hash of the weights, in whichever campaign; where an older record has none, by campaign, network,
+        precision and seed.
+        """
+        wanted = (record.run.get("weights") or {}).get("weights_hash")
         for other in self.of("retrain"):
+            if other.run["task"] != "imagenet":
+                continue
             same = all(other.run[key] == record.run[key] for key in ("network", "precision", "seed"))
-            if same and other.profile == record.profile and other.run["task"] == "imagenet":
+            if (
+                other.run.get("weights_hash") == wanted
+                if wanted
+                else same and other.profile == record.profile
+            ):
                 return other
         return None

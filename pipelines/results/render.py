@@ -45,7 +45,7 @@ def markdown(title: str, about: str, sections: Sequence[View]) -> str:
     for view in sections:
         parts.append(f"## {view.title}")
         if view.note:
-            parts.append(f"**{view.note}**" if view.stand_in else view.note)
+            parts.append(f"**{view.note}**" if not view.comparable else view.note)
         parts.append(_markdown_view(view, view.columns))
         if view.details:
             parts += ["Where each number comes from:", _markdown_view(view, view.details)]

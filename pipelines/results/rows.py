@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from pipelines.results.columns import COSTS, TableSpec, columns
+from pipelines.results.columns import COSTS, DATA_KINDS, TableSpec, columns
 from pipelines.results.level import CITED, level
-from pipelines.results.literature import cited, counterpart
+from pipelines.results.literature import cited, counterpart, dataset_names
 from pipelines.results.origin import commit, hardware
+from pipelines.results.read_back import read_back
 from pipelines.results.records import Library, Record
 from search.genotype import collapse
 
@@ -18,9 +20,16 @@ Row = dict[str, Any]
 
 def table_rows(spec: TableSpec, library: Library) -> list[Row]:
     """Our rows (by profile, data set, precision, then falling value), then the cited ones in file order."""
-    ours = [_row(spec, group, library) for group in groups(library.of(spec.stage))]
+    ours = [_row(spec, group, library) for group in groups(_records(spec, library))]
     ours.sort(key=lambda row: _order(spec, row))
     return ours + [_cited_row(spec, row) for row in cited(spec.name)]
+
+
+def _records(spec: TableSpec, library: Library) -> list[Record]:
+    """The runs of a table; a search that several campaigns share is one, under the names of all of them."""
+    if spec.stage != "search":
+        return library.of(spec.stage)
+    return [replace(record, profile=", ".join(shared)) for record, shared in library.distinct("search")]
 
 
 def groups(records: Iterable[Record]) -> list[list[Record]]:
@@ -41,10 +50,14 @@ def _experiment(record: Record) -> tuple[str, ...]:
 def _order(spec: TableSpec, row: Row) -> tuple[Any, ...]:
     value: float = 0.0
     if spec.metrics:
-        key = spec.metrics[0].key
-        value = next((row[name] for name in (key, f"stand_in_{key}") if row.get(name) is not None), 0.0)
+        value = row[own_column(row, spec.metrics[0].key)] or 0.0
     where = row["counted_for"] if spec.stage == "cost" else row["dataset"]
     return (row["profile"], where, row["precision"], -value, row["name"], row["settings"])
+
+
+def own_column(row: Row, key: str) -> str:
+    """The column that holds a row's own value: its prefix says what data it was measured on."""
+    return f"{DATA_KINDS[row['data_kind']][0]}{key}"
 
 
 def _row(spec: TableSpec, group: list[Record], library: Library) -> Row:
@@ -69,17 +82,16 @@ def _row(spec: TableSpec, group: list[Record], library: Library) -> Row:
     }
     row |= _data(first) if spec.stage != "cost" else _counted(group)
     if spec.stage == "detect":
-        row["detector"] = first.params.get("detection", {}).get("detector")
+        row |= _detector(group)
     row |= _measured(spec, group) | _costs(group)
     row |= {key: _mean([r.metrics.get(key) for r in group], 1) for key in spec.extra if key in first.metrics}
     if spec.stage == "search":
         row |= _diagnosis(group)
     elif spec.stage != "cost":
         row |= _search_cost(group, library)
-    paper = counterpart(
-        spec.name, first.family, None if spec.stage == "search" else first.run["task"], first.run["precision"]
-    )
-    return row | (_paper(spec, paper) if paper else {})
+    if spec.stage == "retrain":
+        row["read_back"] = read_back(group, library)
+    return row | _literature(spec, first)
 
 
 def _seed(record: Record) -> str:
@@ -100,18 +112,42 @@ def _mean(values: Sequence[float | None], digits: int) -> float | None:
     return round(statistics.fmean(known), digits or None) if known else None
 
 
+def _literature(spec: TableSpec, record: Record) -> Row:
+    """The literature's columns beside a row of ours: none unless both were measured on the same data set.
+
+    The numbers beside a search are those of the network that the method found, retrained, with a note that says so.
+    """
+    what = (record.family, None if spec.stage == "search" else record.run["task"], record.run["precision"])
+    if spec.stage == "cost":
+        paper = counterpart(spec.name, *what)
+    elif record.data_kind != "paper":
+        return {}
+    elif spec.stage == "search":
+        paper = counterpart(spec.name, *what)
+    else:
+        paper = counterpart(spec.name, *what, dataset_names()[record.dataset["name"]])
+    if paper is None:
+        return {}
+    row = _paper(spec, paper)
+    if spec.stage == "search":
+        row["note"] = "; ".join(
+            filter(None, (f"accuracy after retraining on {paper['dataset']}", row["note"]))
+        )
+    return row
+
+
 def _data(record: Record) -> Row:
     data = record.dataset
     return {
         "dataset": data["name"],
-        "stand_in": "yes" if data["stand_in"] else "no",
+        "data_kind": record.data_kind,
         "train_images": data.get("train_images"),
         "test_images": data.get("test_images", data.get("validation_images")),
     }
 
 
 def _measured(spec: TableSpec, group: list[Record]) -> Row:
-    prefix = "stand_in_" if group[0].stand_in else ""
+    prefix = DATA_KINDS[group[0].data_kind][0]
     row: Row = {}
     for metric in spec.metrics:
         values = [100 * float(r.metrics[metric.key]) for r in group if metric.key in r.metrics]
@@ -124,11 +160,32 @@ def _measured(spec: TableSpec, group: list[Record]) -> Row:
 
 
 def _costs(group: list[Record]) -> Row:
-    totals = [totals_of(record.cost) for record in group if record.cost]
-    row: Row = {key: _mean([total[key] for total in totals], 6) for key in COSTS}
+    """Mean costs; those of a detection are the whole detector's, but W/A is the backbone's."""
+    counts = [record.cost for record in group if record.cost]
     real = group[0].run["precision"] == "real"
-    mixed = any(total["w1a32_macs_M"] for total in totals)
+    mixed = any(count["w1a32_macs"] for count in counts)
+    if group[0].stage == "detect":
+        counts = [count["detector"] for count in counts if "detector" in count]
+    totals = [totals_of(count) for count in counts]
+    row: Row = {key: _mean([total[key] for total in totals], 6) for key in COSTS}
     return row | {"wa": "32/32" if real else "1/1 + 1/32" if mixed else "1/1"}
+
+
+def _detector(group: list[Record]) -> Row:
+    """What a detection's row says of its detector and of the backbone in it."""
+    settings = group[0].params.get("detection", {})
+    backbones = [totals_of(record.cost) for record in group if record.cost]
+    possible = (
+        group[0].run["precision"] == "1bit" and settings.get("detector") != "ssd"
+    )  # it has no such layers
+    return {
+        "detector": settings.get("detector"),
+        "binary_neck": "yes" if possible and settings.get("binary_neck") else "no",
+        **{
+            f"backbone_{key}": _mean([total[key] for total in backbones], 6)
+            for key in ("ops_strict_M", "mbit")
+        },
+    }
 
 
 def totals_of(cost: dict[str, Any]) -> dict[str, float]:

@@ -67,7 +67,7 @@ def survivors(records: list[Record], folder: Path) -> list[Picture]:
         "survivors, with a cross where the present genotype has collapsed. "
         f"Seeds {', '.join(str(r.seed) for r in records)}, all of them."
     )
-    title = f"{method_name(first)}: the elimination round by round ({first.profile})"
+    title = f"{method_name(first)}: the elimination round by round"
     return [Picture(name, "search", title, caption, first.profile, first.dataset["name"])]
 
 
@@ -122,6 +122,6 @@ def cell(record: Record, folder: Path) -> Picture:
     assert record.genotype is not None
     name = f"cell-{record.profile}-{record.network}"
     write_text(folder / f"{name}.svg", to_svg(record.genotype))
-    title = f"{method_name(record)}, seed {record.seed} ({record.profile})"
+    title = f"{method_name(record)}, seed {record.seed}"
     caption = f"Genotype {record.genotype.hash[:8]}, normal and reduction cell."
     return Picture(name, "cell", title, caption, record.profile, record.dataset["name"])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.results.columns import COSTS, Metric, TableSpec
+from pipelines.results.columns import COSTS, DATA_KINDS, DETECTOR_COSTS, Metric, TableSpec
 from pipelines.results.level import CITED
 from pipelines.results.literature import references
 
@@ -16,6 +16,12 @@ STAND_IN_FOR = {
     "detection": "PASCAL VOC and COCO",
     "reid": "Market-1501",
 }
+PAPER_HEAD = "paper, on the same data set"
+PAPER_HEADS = {"search": "paper, its found network retrained on its own data"}
+"""Heading of the literature's numbers beside ours."""
+ASIDE = {"paper": "", "other": " · other data", "stand-in": " · stand-in"}
+"""What stands behind a data set in a heading."""
+COST_HEADS = {"backbone_ops_strict_M": "backbone OPs strict M", "backbone_mbit": "backbone Mbit"}
 DASH = "–"
 
 
@@ -36,7 +42,7 @@ class View:
         title: What its numbers belong to.
         note: What to know before comparing, or nothing.
         kind: ours or cited.
-        stand_in: Whether its numbers are a stand-in data set's.
+        data_kind: What its numbers were measured on: paper, other or stand-in.
         columns: The columns.
         rows: The rows.
         details: Columns of the second table, where each number comes from.
@@ -45,10 +51,20 @@ class View:
     title: str
     note: str
     kind: str
-    stand_in: bool
+    data_kind: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     details: tuple[Column, ...] = field(default=())
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether its numbers are a stand-in data set's."""
+        return self.data_kind == "stand-in"
+
+    @property
+    def comparable(self) -> bool:
+        """Whether its numbers may be compared with a paper's at all."""
+        return self.data_kind == "paper"
 
     def cells(self, columns: Iterable[Column]) -> list[list[str]]:
         """The texts of the given columns, row by row."""
@@ -67,7 +83,7 @@ def views(spec: TableSpec, rows: list[Row]) -> list[View]:
             key = (
                 row["profile"],
                 row.get("dataset") or f"{row['counted_for']}, input {row['input_size']}",
-                row.get("stand_in") or "no",
+                row.get("data_kind") or "paper",
             )
             ours.setdefault(key, []).append(row)
     found = [_ours(spec, key, group) for key, group in ours.items()]
@@ -107,37 +123,48 @@ def _mean_std(metric: Metric, prefix: str) -> Column:
     return Column(metric.head, text, numeric=True)
 
 
+def runs(row: Row) -> str:
+    """How many runs a row's value is the mean of, and of how many searches where its network was found."""
+    searches = row.get("searches")
+    words = f" ({searches} search{'es' if int(searches) > 1 else ''})" if searches else ""
+    return f"{row['n']}{words}"
+
+
 def _ours(spec: TableSpec, key: tuple[str, str, str], rows: list[Row]) -> View:
-    profile, dataset, stand_in = key
-    stand = stand_in == "yes"
+    profile, dataset, kind = key
+    place = f"{dataset} · profile{'s' if ', ' in profile else ''} {profile}{ASIDE[kind]}"
     if spec.own:
-        return _compared(spec, f"{dataset} · profile {profile}", rows)
-    prefix = "stand_in_" if stand else ""
+        return _compared(spec, place, kind, rows)
+    prefix = DATA_KINDS[kind][0]
     metrics = [m for m in spec.metrics if any(row.get(prefix + m.key) is not None for row in rows)]
-    middle = [_mean_std(metric, prefix) for metric in metrics]
     detector = [_words("detector", "detector")] if spec.stage == "detect" else []
-    columns = [Column("network", label), *detector, _words("W/A", "wa"), *middle, _plain("n", "n")]
+    widths = _words("W/A of the backbone" if detector else "W/A", "wa")
+    middle = [_mean_std(metric, prefix) for metric in metrics]
+    counted = _plain("n", "n") if spec.stage in ("search", "cost") else Column("n", runs, numeric=True)
+    columns = [Column("network", label), *detector, widths, *middle, counted]
     columns += _middle(spec) + [_words("level", "level")]
-    joined = bool(spec.metrics) and not stand  # beside a stand-in's number a paper's would invite comparison
-    paper = [Column("paper, on its own data", lambda row: _paper_text(spec, row))] if joined else []
-    meant = STAND_IN_FOR.get(spec.name, "the paper's data set")
-    warning = [f"A stand-in for {meant}: not comparable with any paper's number."] if stand else []
+    if spec.metrics and kind == "paper":  # beside other data's numbers a paper's would invite comparison
+        columns.append(Column(PAPER_HEADS.get(spec.name, PAPER_HEAD), lambda row: _paper_text(spec, row)))
     levels = sorted({row["level"] for row in rows})
-    title = " · ".join(part for part in (dataset, f"profile {profile}") if part)
     return View(
-        title=f"{title}{' · stand-in' if stand else ''}",
-        note=" ".join([*warning, f"Level: {' / '.join(levels)}."]),
+        title=place,
+        note=" ".join([*_warning(spec, kind), f"Level: {' / '.join(levels)}."]),
         kind="ours",
-        stand_in=stand,
-        columns=tuple(columns + paper),
+        data_kind=kind,
+        columns=tuple(columns),
         rows=tuple(rows),
         details=_details(spec),
     )
 
 
-def _compared(spec: TableSpec, title: str, rows: list[Row]) -> View:
-    stand = rows[0]["stand_in"] == "yes"
-    prefix = "stand_in_" if stand else ""
+def _warning(spec: TableSpec, kind: str) -> list[str]:
+    meant = STAND_IN_FOR.get(spec.name, "the paper's data set")
+    said = {"stand-in": f"A stand-in for {meant}", "other": "Other data than the papers'"}
+    return [f"{said[kind]}: not comparable with any paper's number."] if kind in said else []
+
+
+def _compared(spec: TableSpec, title: str, kind: str, rows: list[Row]) -> View:
+    prefix = DATA_KINDS[kind][0]
     columns = (
         Column("network", label),
         _mean_std(Metric("accuracy", "top-1 %", ""), prefix),
@@ -149,13 +176,10 @@ def _compared(spec: TableSpec, title: str, rows: list[Row]) -> View:
         _plain("p, corrected", "p_holm", 4),
         _words("level", "level"),
     )
-    warning = "On a stand-in for the paper's data set. " if stand else ""
-    note = f"{warning}Differences in percentage points, with their bootstrap intervals."
+    note = [*_warning(spec, kind), "Differences in percentage points, with their bootstrap intervals."]
     details = (Column("network", label), _words("top-1 %, every search", "values"), _plain("runs", "runs"))
     more = (_words("variant", "variant"), _words("settings", "settings"))
-    return View(
-        f"{title}{' · stand-in' if stand else ''}", note, "ours", stand, columns, tuple(rows), details + more
-    )
+    return View(title, " ".join(note), "ours", kind, columns, tuple(rows), details + more)
 
 
 def _signed(value: float | None) -> str:
@@ -182,6 +206,9 @@ def _middle(spec: TableSpec) -> list[Column]:
     costs = [_plain(head, key) for key, (head, _) in COSTS.items()]
     if spec.name == "cost":
         return [*costs, _plain("parameters", "params", 0)]
+    if spec.stage == "detect":
+        costs = [_plain(f"detector {head}", key) for key, (head, _) in COSTS.items()]
+        costs += [_plain(COST_HEADS[key], key) for key in DETECTOR_COSTS]
     return [*costs, _plain("search s", "search_seconds", 0)]
 
 
@@ -206,6 +233,7 @@ def _details(spec: TableSpec) -> tuple[Column, ...]:
             else []
         ),
         *(search if spec.stage in ("retrain", "detect", "reid") else []),
+        *([_words("read back", "read_back")] if spec.stage == "retrain" else []),
         _words("genotype", "genotype"),
         _words("settings", "settings"),
         _words("hardware", "hardware"),
@@ -252,7 +280,7 @@ def _cited(spec: TableSpec, dataset: str, rows: list[Row]) -> View:
         if any(name in row["source"] for row in rows)
     ]
     note = " ".join(["Printed by others, nothing was run here.", *short])
-    return View(f"{dataset} · cited", note, "cited", False, columns, tuple(rows))
+    return View(f"{dataset} · cited", note, "cited", "paper", columns, tuple(rows))
 
 
 def _printed(head: str, key: str) -> Column:

@@ -78,6 +78,14 @@ def cost(precision: str) -> dict[str, Any]:
     }
 
 
+def detection_cost(precision: str) -> dict[str, Any]:
+    """``cost.json`` of a detector: the backbone's, and under ``detector`` a larger one of the whole."""
+    backbone = cost(precision)
+    keys = ("params", "flops", "macs", "ops_strict", "ops_generous")
+    whole = {key: value for key, value in backbone.items() if key != "input"}
+    return {**backbone, "detector": whole | {key: whole[key] + 40_000_000 for key in keys} | {"mbit": 9.5}}
+
+
 def write_run(
     runs: Path,
     place: str,
@@ -116,7 +124,7 @@ def write_run(
     write_json(folder / "provenance.json", PROVENANCE)
     write_text(folder / "model.safetensors", "weights")
     if counted:
-        write_json(folder / "cost.json", cost(precision))
+        write_json(folder / "cost.json", (detection_cost if run["stage"] == "detect" else cost)(precision))
     if found:
         found.save(folder / "genotype.json")
     return folder
@@ -295,6 +303,7 @@ def write_transfer(runs: Path, method: str, search_seed: int, precision: str = "
         "coco_map50": value,
         "voc_map50": value,
         "untrained_coco_map50": 0.01,
+        "untrained_voc_map50": 0.02,
         "seconds": 50.0,
     }
     place, params = f"detect/{name}-{precision}-s0", {"detection": {"detector": "ssd"}}
@@ -310,6 +319,8 @@ def write_transfer(runs: Path, method: str, search_seed: int, precision: str = "
         "map": value,
         "untrained_rank1": 0.1,
         "untrained_map": 0.08,
+        "pixels_rank1": 0.6,
+        "pixels_map": 0.25,
         "seconds": 40.0,
     }
     folder = write_run(runs, f"reid/{name}-{precision}-s0", task="reid", metrics=retrieval, **common)

@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 
 from pipelines import readme
+from pipelines.results.columns import TABLES, columns
+from pipelines.results.records import Library, read_records
+from pipelines.results.rows import table_rows
 from search.errors import InputError
+from search.files import write_csv
+from tests.pipelines.results_records import CIFAR, write_retrain, write_run, write_transfer
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,6 +22,40 @@ def test_the_readmes_numbers_are_the_results(monkeypatch: pytest.MonkeyPatch) ->
         pytest.skip("results/ is not generated yet (make reproduce)")
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.fill(text) == text, "run: python -m pipelines.readme"
+
+
+def test_blocks_show_runs_searches_floors_and_whole_detectors(tmp_path: Path) -> None:
+    """A table a task, each with its own headings: a detection's cost is the detector's, its floor of its own rule."""
+    for seed in range(2):
+        write_retrain(tmp_path / "records/photos", "cp_nas", 0, "1bit", "cifar10", seed)
+    write_transfer(tmp_path / "records/photos", "cp_nas", 0)
+    write_run(
+        tmp_path / "records/bccd",
+        "retrain/imagenet/bi-real-18-1bit-s0",
+        network="bi-real-18",
+        method=None,
+        task="imagenet",
+        dataset={**CIFAR, "name": "pets"},
+        metrics={"accuracy": 0.45, "epochs": 3},
+    )
+    library = Library(tuple(read_records(tmp_path / "records")))
+    for spec in TABLES:
+        if not spec.own:
+            write_csv(tmp_path / f"{spec.name}.csv", table_rows(spec, library), list(columns(spec)))
+    tables = readme.photographs_block(tmp_path).split("\n\n")
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for table in tables for line in table.splitlines()
+    ]
+    rows = {line[0]: line for line in lines if len(line) > 1}
+    assert rows["cifar10"][4:6] == ["2", "1"] and "±" in rows["cifar10"][3]
+    assert rows["pets (other data)"][3:6] == ["45.0", "1", "–"]
+    assert (
+        rows["detection"][2] == "W/A of the backbone" and rows["detection"][3] == "VOC07 11-point mAP@0.5 %"
+    )
+    assert rows["detection"][6:] == ["OPs M (strict) of the detector", "Mbit of the detector", "untrained"]
+    assert rows["cifar10-scenes (stand-in)"][6:] == ["41.087", "9.50", "2.0"]
+    assert rows["orl-faces (stand-in)"][6:] == ["1.087", "0.38", "8.0"]
+    assert tables[-1] == "Raw pixels, compared without any network, reach on orl-faces: mAP 25.0 %."
 
 
 def test_every_picture_and_file_it_names_exists() -> None:

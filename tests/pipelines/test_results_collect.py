@@ -128,6 +128,7 @@ def test_expected_follows_the_settings() -> None:
     task = {"networks": ["cp_nas-s3"], "precisions": ["1bit", "real"], "seeds": [0, 1]}
     values["runs"] = {"adopted": ["bi-real-18"], "cost": ["cp_nas-s3", "bi-real-18"], "cifar10": task}
     values["runs"] |= dict.fromkeys(("imagenet", "detection", "reid"), none)
+    values["runs"]["reid_zoo"] = {"networks": ["osnet_x0_25"], "seeds": [5]}
     keys = [f"cp_nas-s3-{precision}-s{seed}" for precision in ("1bit", "real") for seed in (0, 1)]
     assert expected(params.check(values, "params.yaml")) == {
         "search/cp_nas-s3",
@@ -136,6 +137,7 @@ def test_expected_follows_the_settings() -> None:
         "cost/cp_nas-s3",
         "cost/bi-real-18",
         *(f"{stage}/cifar10/{key}" for stage in ("retrain", "evaluate") for key in keys),
+        "reid/osnet_x0_25-real-s5",
     }
 
 

@@ -16,14 +16,22 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipelines.collect import collect
+from pipelines.report import telling
+from pipelines.results.columns import TABLES
 from pipelines.results.curves import KINDS, curves, table_columns
 from pipelines.results.pictures import series
 from pipelines.results.plotting import inline
 from pipelines.results.records import Library, read_records
+from pipelines.results.rows import table_rows
 from pipelines.results.search_figures import survivor_shares
+from pipelines.results.views import views
 from pipelines.tables import build
 from search.files import read_csv, read_json, write_json, write_text
-from tests.pipelines.results_records import write_campaign, write_search, write_transfer
+from tests.pipelines.results_records import (
+    write_campaign,
+    write_search,
+    write_transfer,
+)
 
 ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -129,15 +137,37 @@ def test_page_has_every_part(results: Path) -> None:
 
 
 def test_a_claim_stands_once_with_all_its_cases(results: Path) -> None:
-    """What several methods or campaigns can decide is one entry with a verdict for each, or their number."""
+    """A claim that was run is one entry with a verdict for each case, or their number; the others are one block."""
     text = unescape((results / "report.html").read_text())
     rows = read_csv(results / "claims.csv")
+    run = {row["text"] for row in rows if row["verdict"] != "not run"}
+    others = list(dict.fromkeys(row["text"] for row in rows if row["text"] not in run))
     entries = re.findall(r'<p class="claim">(.*?)</p>(.*?)</details>', text, flags=re.DOTALL)
-    assert [claim for claim, _ in entries] == list(dict.fromkeys(row["text"] for row in rows))
+    assert {claim for claim, _ in entries} == run and len(entries) == len(run)
     for claim, rest in entries:
         cases = {(row["claim"], row["case"]) for row in rows if row["text"] == claim}
         several = re.findall(r'<span class="chip [^"]*">(\d+) ', rest)
         assert (sum(map(int, several)) or rest.count('<span class="chip ')) == len(cases)
+    block = text[text.index('<div class="block not-run">') :].partition("</div>")[0]
+    assert re.findall(r"<summary>(.*?)</summary>", block) == others and len(others) > 5
+    assert text.index('<div class="block not-run">') > text.rindex('<p class="claim">')
+
+
+def test_counts_are_shown_where_they_say_something(results: Path) -> None:
+    """Generous operations equal to the strict ones in every row, and what no row has, are left out of the page."""
+    text = (results / "report.html").read_text()
+    section = text[text.index('<section id="classification">') :]
+    first = section[section.index("<thead>") : section.index("</thead>")]
+    assert "OPs strict M" in first and "OPs generous M" not in first
+    spec = next(spec for spec in TABLES if spec.name == "classification")
+    rows = table_rows(spec, Library(tuple(read_records(results / "records"))))
+    heads = [column.head for column in telling(views(spec, rows)[0])]
+    rows[0]["ops_generous_M"] = rows[0]["ops_strict_M"] / 2
+    more = [column.head for column in telling(views(spec, rows)[0])]
+    assert set(more) - set(heads) == {"OPs generous M"}
+    for row in rows:
+        row["mbit"] = None
+    assert set(more) - {column.head for column in telling(views(spec, rows)[0])} == {"Mbit"}
 
 
 def test_figures_are_whole_svg_with_dark_colours(results: Path) -> None:
@@ -287,11 +317,16 @@ const down = parseFloat(first());
 const missing = [last()];
 head.querySelector("button").click();
 missing.push(last());
+const stay = () => table.tBodies[0].rows[0].cells[0].getBoundingClientRect().left;
+const box = table.closest(".scroll");
+const left = stay();
+box.scrollLeft = 60;
+const moved = [box.scrollLeft, Math.abs(stay() - left)];
 const out = document.createElement("p");
 out.id = "probe";
 out.textContent = JSON.stringify({wide: wide.length, scroll: document.documentElement.scrollWidth,
   client: document.documentElement.clientWidth, down, up: parseFloat(first()),
-  sort: head.getAttribute("aria-sort"), missing,
+  sort: head.getAttribute("aria-sort"), missing, moved,
   broken: [...document.images].filter((i) => i.complete && i.naturalWidth === 0).length,
   ink: getComputedStyle(document.body).color,
   axis: getComputedStyle(document.querySelector("#accuracy-quick text")).fill});
@@ -342,6 +377,7 @@ def test_page_in_a_browser(results: Path, tmp_path: Path, width: int, dark: bool
     assert probe["wide"] == 0 and probe["scroll"] == probe["client"] == width
     assert probe["down"] > probe["up"] and probe["sort"] == "ascending"
     assert probe["missing"] == ["–", "–"]
+    assert probe["moved"][1] < 1 and (probe["moved"][0] > 0 or width > 390)  # the first column stays in sight
     assert probe["broken"] == 0
     light = {"ink": "rgb(35, 39, 45)", "axis": "rgb(51, 56, 63)"}
     assert {key: probe[key] for key in light} == (

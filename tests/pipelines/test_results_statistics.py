@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,7 @@ from pipelines.results.statistics import (
 from search.files import read_json, write_json
 from tests.pipelines.results_records import genotype, write_campaign, write_run, write_search
 
-RULES = Rules(alpha=0.05, confidence=0.95, resamples=500, min_n=3)
+RULES = Rules(alpha=0.05, confidence=0.95, resamples=500, min_n=3, min_networks=5, permutations=20000)
 
 
 def test_holm_golden() -> None:
@@ -77,21 +79,59 @@ def test_ratio_is_a_geometric_mean() -> None:
 
 
 def test_rank_correlation() -> None:
-    """Kendall's tau of SciPy; a constant side has no order."""
-    x, y = [0.1, 0.2, 0.3, 0.4, 0.5], [0.2, 0.1, 0.3, 0.5, 0.4]
+    """Tau is SciPy's, the permutation test approaches its exact p; a constant side has no order; too few have no p."""
+    x, y = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [0.2, 0.1, 0.3, 0.5, 0.4, 0.6]
     found = rank_correlation(x, y, RULES)
-    assert found.value == pytest.approx(0.6) and found.p == pytest.approx(stats.kendalltau(x, y).pvalue)
-    assert rank_correlation(x, [1.0] * 5, RULES).value == 0.0
-    assert rank_correlation(x[:2], y[:2], RULES).p is None
+    expected = stats.kendalltau(x, y, method="exact")
+    assert found.n == 6 and found.value == pytest.approx(expected.statistic)
+    assert found.p == pytest.approx(expected.pvalue, abs=0.005)
+    assert found.low is not None and found.high is not None and found.low < expected.statistic <= found.high
+    constant = rank_correlation(x, [1.0] * 6, RULES)
+    assert constant.value == 0.0 and constant.p == 1.0
+    assert rank_correlation(x[:4], y[:4], RULES).p is None and rank_correlation(x[:4], y[:4], RULES).value
     assert rank_correlation(x[:1], y[:1], RULES).value is None
+    assert rank_correlation(x, y, RULES) == found
 
 
 def test_bootstrapped_tau_is_scipys() -> None:
-    """The vectorised tau-b of the bootstrap, with ties, against SciPy's."""
+    """The vectorised tau-b of the resamples, with ties, against SciPy's."""
     draw = np.random.default_rng(3)
     x, y = draw.integers(0, 4, (5, 7)).astype(float), draw.integers(0, 4, (5, 7)).astype(float)
     expected = [stats.kendalltau(one, two).statistic for one, two in zip(x, y, strict=True)]
-    assert _tau(x, y) == pytest.approx(expected)
+    assert _tau(x, y, np.triu_indices(7, 1)) == pytest.approx(expected)
+
+
+def test_networks_are_ranked_within_their_strata_only() -> None:
+    """Three strata of 3, 3 and 1: S = 3 + 1 of 6 pairs; p from all 3! * 3! orders; a lone network does not count."""
+    x, y = [1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 9.0], [5.0, 6.0, 7.0, 1.0, 3.0, 2.0, -9.0]
+    found = rank_correlation(x, y, RULES, ["a"] * 3 + ["b"] * 3 + ["c"])
+    assert found.n == 6 and found.value == pytest.approx(4 / 6)
+    sums = [sum(map(_concordance, orders)) for orders in itertools.product(_orders(3), repeat=2)]
+    exact = sum(abs(s) >= 4 for s in sums) / len(sums)
+    assert found.p == pytest.approx(exact, abs=0.01)
+    whole = rank_correlation(x, y, RULES)
+    assert whole.n == 7 and whole.value is not None and whole.value < 0
+
+
+def test_rank_test_holds_its_level_with_ties() -> None:
+    """Of 300 unrelated samples with many ties, no more than about 5 % have p below 0.05."""
+    rules = replace(RULES, permutations=400, resamples=10)
+    draw = np.random.default_rng(0)
+    strata = ["a"] * 4 + ["b"] * 4
+    below = 0
+    for _ in range(300):
+        x, y = draw.integers(0, 3, (2, 8))
+        p = rank_correlation(list(map(float, x)), list(map(float, y)), rules, strata).p
+        below += p is not None and p < 0.05
+    assert below <= stats.binom.ppf(0.999, 300, 0.05)
+
+
+def _orders(n: int) -> list[tuple[int, ...]]:
+    return list(itertools.permutations(range(n)))
+
+
+def _concordance(order: tuple[int, ...]) -> int:
+    return sum(1 if a < b else -1 for a, b in itertools.combinations(order, 2))
 
 
 def _library(runs: Path, tmp_path: Path, profile: str = "quick") -> Library:

@@ -11,12 +11,14 @@ from scipy import stats
 
 from pipelines import profile
 from pipelines.results.claims import NOT_RUN, claim_rows, evaluate, read_claims
+from pipelines.results.columns import TABLES
 from pipelines.results.comparison import comparison_rows
 from pipelines.results.diagnostics import Point, alphas, sweeps, swept
 from pipelines.results.records import Library, read_records
 from pipelines.results.search_figures import survivors
 from pipelines.results.statistics import holm
-from search.files import write_csv
+from pipelines.results.views import views
+from search.files import read_json, write_csv, write_json
 from tests.pipelines.results_records import rng, write_retrain, write_search, write_variant
 
 ABLATIONS = ("beta", "binary", "curvature", "distance", "tangent")
@@ -50,6 +52,8 @@ def campaign(name: str, root: Path, seeds: int = 3) -> None:
         for seed in search.seeds[:seeds]:
             accuracy = 0.5 + float(rng(variant, seed).normal(0, 0.01))
             write_variant(root / name, variant, entry.method, seed, params, accuracy, 60.0 + seed)
+            path = root / name / f"search/{variant}-s{seed}/provenance.json"
+            write_json(path, read_json(path) | {"wall_seconds": 70.0, "cpu_seconds": 60.0 + seed})
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +114,6 @@ def test_an_arm_without_condition_is_the_base_form(studied: Library) -> None:
 
 def test_search_times_are_compared_on_one_device_only(tmp_path: Path) -> None:
     """Exact on one machine, GGN on another: no ratio."""
-    from search.files import read_json, write_json
-
     campaign("ablation-curvature", tmp_path)
     for path in (tmp_path / "ablation-curvature/search").glob("dcp_nas_exact*/provenance.json"):
         write_json(path, {**read_json(path), "gpu": "Synthetic GPU"})
@@ -156,6 +158,23 @@ def test_variants_are_compared_with_their_base_form(studied: Library, tmp_path: 
     (first, _) = comparison_rows(library(tmp_path), RULES)
     assert (first["searches"], first["runs"], first["pairs"], first["p"]) == (2, 4, 2, None)
     assert first["accuracy"] is None and first["stand_in_difference"] > 3
+    assert (first["data_kind"], first["other_accuracy"]) == ("stand-in", None)
+
+
+def test_a_comparison_on_other_data_has_columns_of_its_own(tmp_path: Path) -> None:
+    """Neither those of the papers' data nor a stand-in's; the rows still fall by accuracy."""
+    for method in ("random", "cp_nas"):
+        for seed in range(2):
+            write_retrain(tmp_path / "x", method, seed, "1bit", "cifar10")
+    for path in (tmp_path / "x").rglob("run.json"):
+        run = read_json(path)
+        write_json(path, run | {"dataset": run["dataset"] | {"name": "pets"}})
+    rows = comparison_rows(library(tmp_path), RULES)
+    assert [(row["variant"], row["data_kind"]) for row in rows] == [("cp_nas", "other"), ("random", "other")]
+    assert rows[0]["other_difference"] > 3 and rows[0]["other_accuracy_std"] is not None
+    assert rows[0]["accuracy"] is None and rows[0]["stand_in_accuracy"] is None
+    (view,) = views(next(spec for spec in TABLES if spec.name == "comparison"), rows)
+    assert view.title == "pets · profile x · other data" and not view.comparable
 
 
 def point(key: str, value: Any, other: Any = 1, edges: str = "top2") -> Point:

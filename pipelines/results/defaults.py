@@ -1,0 +1,51 @@
+"""Settings that records of older code lack, with the value that code behaved as.
+
+Runs are averaged where their settings are the same. A key that came later would part a run of today from the same
+run of yesterday, so the hash of the settings is taken after these have been filled in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+ADDED: dict[str, Any] = {
+    "retrain.*.loss.teacher_cache": "none",  # a teacher was asked about every augmented image
+    "retrain.*.crop.decoder": "pil",  # Pillow read every picture
+    "retrain.*.recalibrate_images": 0,  # batch norm's statistics stayed as training left them
+    "detection.evaluate_every": 0,  # tested at the end only
+    "reid.evaluate_every": 0,  # likewise
+}
+"""Dotted keys, ``*`` for any name; each is filled in where the mapping that should hold it is there."""
+
+
+def with_defaults(params: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a record with the keys of :data:`ADDED` that it lacks.
+
+    Examples:
+        >>> with_defaults({"reid": {"epochs": 60}})
+        {'reid': {'epochs': 60, 'evaluate_every': 0}}
+    """
+    for path, value in ADDED.items():
+        params = _filled(params, path.split("."), value)
+    return params
+
+
+def _filled(settings: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    name, *below = path
+    if not below:
+        return {**settings, name: settings.get(name, value)}
+    names = settings if name == "*" else [name]
+    inner = {key: settings[key] for key in names if isinstance(settings.get(key), dict)}
+    return settings | {key: _filled(mapping, below, value) for key, mapping in inner.items()}
+
+
+def as_run(params: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
+    """The settings as they took effect: older code recorded ``reid.pretrained`` for networks that have no weights.
+
+    Args:
+        params: The recorded settings.
+        run: The record's run.json; its ``weights`` say whether any were loaded.
+    """
+    if "reid" not in params or "weights" not in run:
+        return params
+    return params | {"reid": params["reid"] | {"pretrained": run["weights"] is not None}}
