@@ -22,7 +22,7 @@ from pipelines.results.checks import check_record  # noqa: E402
 from search.errors import InputError  # noqa: E402
 from search.files import read_csv, read_json, sha256_file  # noqa: E402
 from search.genotype import published  # noqa: E402
-from search.weights import save_weights  # noqa: E402
+from search.weights import hash_state, save_weights  # noqa: E402
 from tests.downstream.test_detection_data import make_scenes  # noqa: E402
 from tests.downstream.test_detection_train import TINY  # noqa: E402
 
@@ -150,7 +150,11 @@ def test_pretrained_starts_from_the_retrained_weights(
     run = read_json(workplace / "runs/detect/cp_nas-s0-real-s0/run.json")
     assert run["precision"] == "real"
     tensors = [key for key in network.state_dict() if not key.startswith("classifier")]
-    assert run["weights"] == {"sha256": sha256_file(weights), "matched": len(tensors)}
+    assert run["weights"] == {
+        "sha256": sha256_file(weights),
+        "weights_hash": hash_state(network),
+        "matched": len(tensors),
+    }
     assert f"{len(tensors)} tensors matched, 0 missing" in capsys.readouterr().err
     save_weights(weights, build("PC_DARTS_cifar", channels=8, cells=3, classes=5, stem="imagenet"))
     with pytest.raises(

@@ -38,6 +38,7 @@ def settings() -> dict[str, Any]:
     none = {"networks": [], "precisions": ["1bit"], "seeds": [0]}
     values["runs"] = {"adopted": [], "cost": [], "cifar10": none | {"networks": networks}}
     values["runs"] |= dict.fromkeys(("imagenet", "detection", "reid"), none)
+    values["runs"]["reid_zoo"] = {"networks": [], "seeds": [0]}
     values["retrain"]["cifar10"] |= {"train_images": 20, "test_images": 20, "batch_size": 10}
     return values
 
