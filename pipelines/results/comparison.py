@@ -27,7 +27,7 @@ def comparison_rows(library: Library, rules: Rules) -> list[Row]:
 
 def _block(record: Record) -> tuple[str, ...]:
     data = record.dataset
-    what = (record.profile, data["name"], data.get("sha256"), record.run["precision"], record.run["form"])
+    what = (record.profile, data["name"], data.get("sha256"), record.run["precision"], record.form)
     return tuple(str(part) for part in (*what, record.settings))
 
 
@@ -90,7 +90,7 @@ def _row(
             "name": first.label,
             "variant": first.variant,
             "precision": first.run["precision"],
-            "form": first.run["form"],
+            "form": first.form,
             "profile": first.profile,
             "dataset": first.dataset["name"],
             "data_kind": first.data_kind,

@@ -147,8 +147,8 @@ def _place(record: Record) -> tuple[str, str, str]:
 
 def display_name(record: Record) -> str:
     """The method or network, with its form and precision where they are not the usual ones."""
-    form = record.run.get("form") if record.run.get("genotype_hash") else None
-    extra = [str(form)] if form not in (None, "paper") else []
+    form = record.form
+    extra = [form] if form not in (None, "paper") else []
     if record.run["precision"] == "real":
         extra.append("real-valued")
     return f"{record.label} ({', '.join(extra)})" if extra else record.label

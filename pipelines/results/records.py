@@ -100,6 +100,11 @@ class Record:
         return dict(self.run["dataset"] or {})
 
     @property
+    def form(self) -> str | None:
+        """Layer order of a genotype's operations; None for a hand-made network, whatever older code recorded."""
+        return self.run.get("form") if self.run.get("genotype_hash") else None
+
+    @property
     def stand_in(self) -> bool:
         """Whether the numbers were measured on a stand-in data set."""
         return bool(self.dataset.get("stand_in", False))

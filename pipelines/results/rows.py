@@ -43,7 +43,7 @@ def groups(records: Iterable[Record]) -> list[list[Record]]:
 def _experiment(record: Record) -> tuple[str, ...]:
     dataset = record.dataset
     where = (dataset.get("name"), dataset.get("sha256"), dataset.get("train_images"))
-    what = (record.family, record.run["precision"], record.run.get("form"), record.settings)
+    what = (record.family, record.run["precision"], record.form, record.settings)
     return tuple(str(part) for part in (record.profile, record.run["task"], *where, *what))
 
 
@@ -68,7 +68,7 @@ def _row(spec: TableSpec, group: list[Record], library: Library) -> Row:
         "name": first.label,
         "variant": first.variant,
         "precision": first.run["precision"],
-        "form": first.run.get("form") if first.run.get("genotype_hash") else None,
+        "form": first.form,
         "profile": first.profile,
         "n": len(group),
         "searches": len({r.search_seed for r in group}) if first.method else None,

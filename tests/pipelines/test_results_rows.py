@@ -281,6 +281,15 @@ def test_later_keys_with_their_neutral_value_open_no_second_row(tmp_path: Path) 
     assert sorted(row["seeds"] for row in rows) == ["0 1", "2", "3"]
 
 
+def test_a_handmade_network_is_one_row_whatever_form_was_recorded(tmp_path: Path) -> None:
+    """Older code wrote the form of the genotypes beside it."""
+    for seed, form in ((0, "paper"), (1, None)):
+        place = f"x/retrain/imagenet/resnet-18-real-s{seed}"
+        handmade_in(tmp_path, place, "imagenet", FOLDER, seed=seed, form=form, params={"retrain": {}})
+    (row,) = ours("classification", library(tmp_path))
+    assert (row["n"], row["form"]) == (2, None)
+
+
 def test_every_later_key_is_one_of_todays_settings() -> None:
     """A misspelt key would fill in nothing that parts rows: each stands in params.yaml, or it is refused there."""
     params = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text(encoding="utf-8"))
