@@ -184,6 +184,13 @@ def test_any_file_on_any_folder(project: Path, tmp_path: Path, capsys: pytest.Ca
     assert printed(tmp_path / "r.pth", "pictures", "--size", "32", "--resize", "40")["images"] == 15
     with pytest.raises(InputError, match="give --size and --resize"):
         printed(tmp_path / "r.pth", "pictures")
+    with pytest.raises(InputError, match="--size: Input should be greater than or equal to 32"):
+        printed(tmp_path / "r.pth", "pictures", "--size", "8", "--resize", "40")
+    with pytest.raises(InputError, match="resize 40 is less than size 64"):
+        printed(tmp_path / "r.pth", "pictures", "--size", "64", "--resize", "40")
+    with pytest.raises(SystemExit, match="2"):
+        printed(tmp_path / "r.pth", "pictures", "--batch", "0")
+    assert "'0' is no positive number" in capsys.readouterr().err
     with pytest.raises(InputError, match="has 10 classes; allowed: 3, as the data has"):
         printed(weights["cifar10"], "pictures")
 

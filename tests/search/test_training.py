@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import SLURMEnvironment
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from search.data import epoch_generator, mixed_seed
@@ -43,6 +44,13 @@ SLURM = {
     "SLURM_STEP_ID": "0",
 }
 """What the last of four tasks on two machines sees."""
+
+
+def test_seeds_and_threads_that_cannot_be() -> None:
+    with pytest.raises(InputError, match="--seed: -1 is no seed; allowed: 0 and above"):
+        set_up(tiny.COMPUTE, -1)
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        ComputeSettings(threads=0)
 
 
 def test_cosine_goes_from_start_to_end() -> None:
