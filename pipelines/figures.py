@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.results.campaigns import campaign_order, in_order, searches_once
+from pipelines.results.campaigns import campaign_order, searches_once
 from pipelines.results.claims import read_claims
 from pipelines.results.columns import DATA_MARKS
 from pipelines.results.curve_figures import searching, training
@@ -34,7 +34,6 @@ def draw_all(library: Library, classification: list[Row], folder: Path) -> list[
 
     Campaigns come in the order of :func:`campaign_order`; searches that several of them share are drawn once.
     """
-    library = in_order(library)
     order = campaign_order(library)
     pictures = _searches(library, folder)
     for kind in KINDS:

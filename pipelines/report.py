@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipelines.results.campaigns import campaign_order, in_order
+from pipelines.results.campaigns import campaign_order
 from pipelines.results.claims import NOT_RUN, NOT_SUPPORTED, SUPPORTED
 from pipelines.results.columns import COSTS, TABLES, TableSpec
 from pipelines.results.curves import KINDS, display_name
@@ -52,7 +52,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    library, order = in_order(library), campaign_order(library)
+    order = campaign_order(library)
     drawn = [_drawn(picture, figures) for picture in pictures]
     listed = by_text(claim_groups(claims))
     return environment.get_template("report.html.j2").render(

@@ -175,12 +175,11 @@ def _detector(group: list[Record]) -> Row:
     """What a detection's row says of its detector and of the backbone in it."""
     settings = group[0].params.get("detection", {})
     backbones = [totals_of(record.cost) for record in group if record.cost]
-    possible = (
-        group[0].run["precision"] == "1bit" and settings.get("detector") != "ssd"
-    )  # it has no such layers
+    has_neck = settings.get("detector") != "ssd"
+    binary = settings.get("binary_neck") and has_neck and group[0].run["precision"] == "1bit"
     return {
         "detector": settings.get("detector"),
-        "binary_neck": "yes" if possible and settings.get("binary_neck") else "no",
+        "binary_neck": "yes" if binary else "no",
         **{
             f"backbone_{key}": _mean([total[key] for total in backbones], 6)
             for key in ("ops_strict_M", "mbit")
