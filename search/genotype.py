@@ -1,8 +1,9 @@
 """Genotypes: the found architecture as data, with validation, content hash, derivation and collapse diagnosis.
 
-The file's form is ``{"schema": 1, "name": "...", "source": "...", "normal": [...], "reduce": [...]}``. Each cell
-lists four nodes, each node one or more ``[operation, input]`` pairs; inputs 0 and 1 are the outputs of the two
-previous cells (the one before the last first), 2, 3, 4 are earlier nodes of the same cell.
+The file's form is ``{"schema": 1, "name": "...", "source": "...", "normal": [...], "reduce": [...]}`` for the space of
+the papers; schema 2 has a key ``space`` more, the :class:`search.space.Space` as JSON. Each cell lists its nodes (four
+in the papers' space), each node one or more ``[operation, input]`` pairs; inputs 0 and 1 are the outputs of the two
+previous cells (the one before the last first), 2, 3, ... are earlier nodes of the same cell.
 """
 
 from __future__ import annotations
@@ -12,26 +13,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from search.errors import InputError, nearest
 from search.files import read_json, sha256_json, write_json
+from search.space import INPUTS, NONE, PAPER, PARAMETER_FREE, Keep, Space
 
 SCHEMA = 1
-NODES = 4
-INPUTS = 2
-OPERATIONS = (
-    "none",
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    "skip_connect",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "dil_conv_3x3",
-    "dil_conv_5x5",
-)
-PARAMETER_FREE = frozenset({"none", "max_pool_3x3", "avg_pool_3x3", "skip_connect"})
-EDGES = tuple((source, node) for node in range(INPUTS, INPUTS + NODES) for source in range(node))
+"""Files of the papers' space, which name none."""
+SCHEMA_WITH_SPACE = 2
+NODES = PAPER.nodes
+OPERATIONS = PAPER.operations
+EDGES = PAPER.edges
 """The 14 edges ``(source, node)`` of a cell in the order of the rows of alpha."""
 
 _PUBLISHED_FOLDER = Path(__file__).parent / "published"
@@ -50,23 +43,28 @@ Cell = tuple[Node, ...]
 
 @dataclass(frozen=True)
 class Genotype:
-    """A found architecture: the edges kept into each of the four nodes of both cells.
+    """A found architecture: the edges kept into each node of both cells.
 
     Attributes:
         name: What people call it.
         source: Where it comes from: a paper, or the run that found it.
-        normal: The normal cell, four nodes.
-        reduce: The reduction cell, four nodes.
+        normal: The normal cell, one entry a node.
+        reduce: The reduction cell; equal to ``normal`` where the space has one architecture for both.
+        space: Where it was found; the papers' unless said otherwise.
     """
 
     name: str
     source: str
     normal: Cell
     reduce: Cell
+    space: Space = PAPER
 
     @property
     def hash(self) -> str:
-        """Content hash (sha256, hex) of the two cells; name, source and the order of a node's edges do not enter."""
+        """Content hash (sha256, hex) of the two cells; name, source, space and the order of a node's edges do not enter.
+
+        A network is decided by its cells: found in another space, the same cells are the same network.
+        """
         cells = {kind: [sorted(node) for node in getattr(self, kind)] for kind in ("normal", "reduce")}
         return sha256_json({"schema": SCHEMA, **cells})
 
@@ -76,7 +74,10 @@ class Genotype:
             kind: [[list(edge) for edge in node] for node in getattr(self, kind)]
             for kind in ("normal", "reduce")
         }
-        return {"schema": SCHEMA, "name": self.name, "source": self.source, **cells}
+        named = {"name": self.name, "source": self.source}
+        if self.space == PAPER:
+            return {"schema": SCHEMA, **named, **cells}
+        return {"schema": SCHEMA_WITH_SPACE, **named, "space": self.space.to_dict(), **cells}
 
     def save(self, path: str | Path) -> None:
         """Write the genotype as JSON, atomically."""
@@ -94,43 +95,51 @@ class Genotype:
         Raises:
             InputError: With the place of the first thing that is wrong.
         """
-        keys = ("schema", "name", "source", "normal", "reduce")
         if not isinstance(value, dict):
             raise InputError(f"a genotype is a JSON object, not {type(value).__name__}", where=where)
+        keys = ["schema", "name", "source", "normal", "reduce"]
+        if value.get("schema") == SCHEMA_WITH_SPACE:
+            keys.insert(3, "space")
         for key in keys:
             if key not in value:
                 raise InputError(f"the key {key!r} is missing", where=where, allowed=", ".join(keys))
         for key in value:
             if key not in keys:
                 raise InputError(f"unknown key {key!r}", where=where, allowed=", ".join(keys))
-        if value["schema"] != SCHEMA or isinstance(value["schema"], bool):
+        if value["schema"] not in (SCHEMA, SCHEMA_WITH_SPACE) or isinstance(value["schema"], bool):
             raise InputError(
-                f"schema {value['schema']!r} is of another space or version", where=where, allowed=SCHEMA
+                f"schema {value['schema']!r} is of another version",
+                where=where,
+                allowed=f"{SCHEMA}, {SCHEMA_WITH_SPACE}",
             )
         for key in ("name", "source"):
             if not isinstance(value[key], str):
                 raise InputError(f"{key} is {value[key]!r}", where=where, allowed="text")
-        return cls(
-            name=value["name"],
-            source=value["source"],
-            normal=_cell(value["normal"], f"{where}, normal"),
-            reduce=_cell(value["reduce"], f"{where}, reduce"),
-        )
+        space = Space.from_dict(value["space"], f"{where}, space") if "space" in value else PAPER
+        normal, reduce = (_cell(value[kind], space, f"{where}, {kind}") for kind in ("normal", "reduce"))
+        if normal != reduce and not space.reduction:
+            raise InputError(
+                f"reduce differs from normal, but space {space.name!r} has one architecture for both",
+                where=where,
+            )
+        return cls(value["name"], value["source"], normal, reduce, space)
 
 
-def _cell(value: Any, where: str) -> Cell:
-    if not isinstance(value, list) or len(value) != NODES:
+def _cell(value: Any, space: Space, where: str) -> Cell:
+    if not isinstance(value, list) or len(value) != space.nodes:
         found = f"{len(value)} nodes" if isinstance(value, list) else f"{value!r}"
-        raise InputError(f"found {found}", where=where, allowed=f"a list of {NODES} nodes")
-    return tuple(_node(node, index, f"{where}, node {index + INPUTS}") for index, node in enumerate(value))
+        raise InputError(f"found {found}", where=where, allowed=f"a list of {space.nodes} nodes")
+    return tuple(
+        _node(node, index, space, f"{where}, node {index + INPUTS}") for index, node in enumerate(value)
+    )
 
 
-def _node(value: Any, index: int, where: str) -> Node:
+def _node(value: Any, index: int, space: Space, where: str) -> Node:
     if not isinstance(value, list) or not value:
         raise InputError(
             f"found {value!r}", where=where, allowed="a list of one or more [operation, input] pairs"
         )
-    edges = tuple(_edge(edge, INPUTS + index, where) for edge in value)
+    edges = tuple(_edge(edge, INPUTS + index, space.operations, where) for edge in value)
     sources = [edge.source for edge in edges]
     for source in sources:
         if sources.count(source) > 1:
@@ -140,16 +149,16 @@ def _node(value: Any, index: int, where: str) -> Node:
     return edges
 
 
-def _edge(value: Any, node: int, where: str) -> Edge:
+def _edge(value: Any, node: int, operations: Sequence[str], where: str) -> Edge:
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise InputError(f"found {value!r}", where=where, allowed='a pair such as ["sep_conv_3x3", 0]')
     operation, source = value
-    if operation not in OPERATIONS:
-        hint = nearest(str(operation), OPERATIONS)
+    if operation not in operations:
+        hint = nearest(str(operation), operations)
         raise InputError(
             f"unknown operation {operation!r}" + (f", did you mean {hint!r}?" if hint else ""),
             where=where,
-            allowed=", ".join(OPERATIONS),
+            allowed=", ".join(operations),
         )
     if not isinstance(source, int) or isinstance(source, bool) or not 0 <= source < node:
         raise InputError(f"input {source!r} of {operation}", where=where, allowed=f"0 to {node - 1}")
@@ -162,30 +171,30 @@ def derive(
     *,
     name: str,
     source: str,
-    edges: Literal["top2", "all"] = "top2",
-    operations: Sequence[str] = OPERATIONS,
+    edges: Keep | None = None,
+    space: Space = PAPER,
     edge_weights: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Genotype:
     """The genotype of a table of scores.
 
     Args:
-        normal, reduce: Scores, 14 rows (the order of :data:`EDGES`) by len(operations) columns; a score of
-            minus infinity marks an operation that was dropped.
+        normal, reduce: Scores, one row an edge of the space and one column an operation (14 x 8 in the papers'
+            space); minus infinity marks an operation that was dropped.
         name, source: As in :class:`Genotype`.
         edges: ``top2`` keeps for each node the two edges whose best operation scores highest, the stronger
-            first (DARTS); ``all`` keeps every edge, in the order of their inputs.
-        operations: What the columns mean. ``none`` is never kept.
+            first (DARTS); ``all`` keeps every edge, in the order of their inputs; None is the space's own rule.
+        space: What rows and columns mean. ``none`` is never kept.
         edge_weights: One factor an edge for each cell (PC-DARTS's edge normalisation), applied before the
             edges are compared.
 
     Of equal scores the first in order wins, so that the result is a function of the table alone.
     """
-    factors = edge_weights if edge_weights is not None else ([1.0] * len(EDGES), [1.0] * len(EDGES))
+    factors = edge_weights if edge_weights is not None else ([1.0] * len(space.edges),) * 2
     cells = [
-        _derive_cell(scores, factor, edges, operations)
+        _derive_cell(scores, factor, edges or space.keep, space)
         for scores, factor in zip((normal, reduce), factors, strict=True)
     ]
-    return Genotype(name=name, source=source, normal=cells[0], reduce=cells[1])
+    return Genotype(name, source, cells[0], cells[1], space)
 
 
 def derive_from_alpha(
@@ -194,15 +203,16 @@ def derive_from_alpha(
     *,
     name: str,
     source: str,
-    edges: Literal["top2", "all"] = "top2",
+    edges: Keep | None = None,
+    space: Space = PAPER,
     edge_weights: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Genotype:
-    """The genotype of architecture parameters alpha (14 x 8 a cell): :func:`derive` on their softmax over each edge.
+    """The genotype of architecture parameters alpha (14 x 8 a cell in the papers): :func:`derive` on their softmax.
 
-    The softmax runs over all eight operations, ``none`` included, before ``none`` is left out (DARTS).
+    The softmax runs over all operations of an edge, ``none`` included, before ``none`` is left out (DARTS).
     """
     tables = [[_softmax(row) for row in alpha] for alpha in (normal, reduce)]
-    return derive(*tables, name=name, source=source, edges=edges, edge_weights=edge_weights)
+    return derive(*tables, name=name, source=source, edges=edges, space=space, edge_weights=edge_weights)
 
 
 def _softmax(row: Sequence[float]) -> list[float]:
@@ -212,15 +222,16 @@ def _softmax(row: Sequence[float]) -> list[float]:
 
 
 def _derive_cell(
-    scores: Sequence[Sequence[float]], factors: Sequence[float], edges: str, operations: Sequence[str]
+    scores: Sequence[Sequence[float]], factors: Sequence[float], edges: Keep, space: Space
 ) -> Cell:
-    if len(scores) != len(EDGES) or any(len(row) != len(operations) for row in scores):
-        raise ValueError(f"scores must be {len(EDGES)} rows of {len(operations)} columns")
-    kept = [k for k, operation in enumerate(operations) if operation != "none"]
+    operations = space.operations
+    if len(scores) != len(space.edges) or any(len(row) != len(operations) for row in scores):
+        raise ValueError(f"scores must be {len(space.edges)} rows of {len(operations)} columns")
+    kept = [k for k, operation in enumerate(operations) if operation != NONE]
     nodes = []
-    for node in range(INPUTS, INPUTS + NODES):
+    for node in range(INPUTS, INPUTS + space.nodes):
         found = []
-        for row, factor, (edge_source, target) in zip(scores, factors, EDGES, strict=True):
+        for row, factor, (edge_source, target) in zip(scores, factors, space.edges, strict=True):
             if target == node:
                 best = max(kept, key=lambda k, row=row: row[k])  # type: ignore[misc]
                 found.append((row[best] * factor, Edge(operations[best], edge_source)))
@@ -236,7 +247,7 @@ class Collapse:
 
     Attributes:
         skip_connects: Number of ``skip_connect`` edges of the normal cell.
-        depth: Longest chain of edges from a cell input to a node of the normal cell (1 to 4).
+        depth: Longest chain of edges from a cell input to a node of the normal cell (1 to the number of nodes).
         parameter_free_share: Share of the normal cell's edges that have no convolution.
         collapsed: True if skip connections are the majority of the normal cell's edges, or if none of its
             edges has weights.

@@ -22,6 +22,7 @@ from search.genotype import (
     published,
     published_names,
 )
+from search.space import PAPER, SMALL
 from tests.golden import golden
 
 Cells = list[list[list[Any]]]
@@ -103,6 +104,29 @@ def test_derivation_ignores_dropped_operations() -> None:
     assert {edge.operation for node in found.normal for edge in node} == {"dil_conv_3x3"}
 
 
+def test_the_small_space_keeps_every_edge_and_has_one_architecture() -> None:
+    scores = [[float(k == edge % 4) for k in range(4)] for edge in range(5)]
+    found = derive(scores, scores, name="small", source="test", space=SMALL)
+    operations = SMALL.operations
+    assert _plain(found.normal) == [
+        [[operations[0], 0], [operations[1], 1]],
+        [[operations[2], 0], [operations[3], 1], [operations[0], 2]],
+    ]
+    read = Genotype.from_dict(json.loads(json.dumps(found.to_dict())))
+    assert (read, read.space) == (found, SMALL)
+    different = found.to_dict() | {"reduce": [[[operations[1], 0]], [[operations[1], 1]]]}
+    with pytest.raises(InputError, match="one architecture for both"):
+        Genotype.from_dict(different)
+
+
+def test_files_of_the_papers_space_stay_as_they_were() -> None:
+    """Their hashes stand in records: the space neither enters them nor the file."""
+    found = published("DDPNAS_MCN_2")
+    assert found.space == PAPER
+    assert "space" not in found.to_dict()
+    assert found.hash.startswith("76cce2f90e3e")
+
+
 @pytest.mark.parametrize("name", ["DARTS_V2", "PC_DARTS_cifar", "DDPNAS_MCN_2"])
 def test_published_genotypes_are_the_printed_ones(name: str) -> None:
     found, expected = published(name), golden("genotypes")[name]
@@ -156,7 +180,14 @@ GOOD = [["sep_conv_3x3", 0]]
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": 2}, "g.json: schema 2 is of another space or version; allowed: 1"),
+        ({"schema": 3}, "g.json: schema 3 is of another version; allowed: 1, 2"),
+        ({"schema": 2}, "g.json: the key 'space' is missing"),
+        ({"schema": 2, "space": "small"}, "g.json, space: found 'small'"),
+        (
+            {"schema": 2, "space": SMALL.to_dict()},
+            "g.json, normal: found 4 nodes; allowed: a list of 2 nodes",
+        ),
+        ({"space": SMALL.to_dict()}, "unknown key 'space'"),
         ({"schema": True}, "schema True"),
         ({"name": 3}, "name is 3; allowed: text"),
         ({"concat": [2, 3]}, "unknown key 'concat'"),
