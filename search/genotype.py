@@ -61,7 +61,7 @@ class Genotype:
 
     @property
     def hash(self) -> str:
-        """Content hash (sha256, hex) of the two cells; name, source, space and the order of a node's edges do not enter.
+        """Content hash (sha256, hex) of the two cells; name, source, space and the order of edges do not enter.
 
         A network is decided by its cells: found in another space, the same cells are the same network.
         """
