@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     add("--auxiliary", action="store_true", help="include the auxiliary head's parameters")
     add("--per-layer", action="store_true", help="list every convolution and linear layer")
     add("--json", action="store_true", help="print one JSON object")
-    add("--stage", metavar="NETWORK", help="run as pipeline stage for runs/networks/NETWORK")
+    add("--stage", "--network", metavar="NETWORK", help="run as pipeline stage for runs/networks/NETWORK")
     return program
 
 

@@ -19,7 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipelines.derive", description=__doc__)
     parser.add_argument("--method", help="the method or variant that was searched, with --seed")
     parser.add_argument("--seed", type=int, help="the search's seed")
-    parser.add_argument("--name", help="a published genotype or a hand-made network instead")
+    parser.add_argument("--name", "--network", help="a published genotype or a hand-made network instead")
     arguments = parser.parse_args()
     if arguments.name is not None:
         entry = adopted(arguments.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -14,7 +14,7 @@ from downstream.reid.settings import ReidSettings
 from pipelines.datasets.settings import Cifar10Source, ImageFolderData, ReidData, SceneData
 from search.errors import InputError, nearest
 from search.methods import METHODS, SearchSettings, keys_of
-from search.settings import Settings
+from search.settings import Name, Seed, Settings
 from search.strategies.base import SearchSpaceSettings
 from search.training import ComputeSettings
 
@@ -40,9 +40,9 @@ class RunSettings(Settings):
         seeds: Seeds of the training.
     """
 
-    networks: list[str]
-    precisions: list[str] = Field(min_length=1)
-    seeds: list[int] = Field(min_length=1)
+    networks: list[Name]
+    precisions: list[Literal["1bit", "real"]] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1)
 
 
 class RetrainTasks(Settings):
@@ -60,8 +60,8 @@ class ZooSettings(Settings):
         seeds: Seeds of the training.
     """
 
-    networks: list[Annotated[str, Field(pattern=r"^osnet_\w+$")]]
-    seeds: list[int] = Field(min_length=1)
+    networks: list[Annotated[str, Field(pattern=r"^osnet_[a-z0-9_]+$", max_length=64)]]
+    seeds: list[Seed] = Field(min_length=1)
 
 
 class RunsSettings(Settings):
@@ -73,8 +73,8 @@ class RunsSettings(Settings):
         reid_zoo: Networks of Torchreid that re-identification is compared with.
     """
 
-    adopted: list[str]
-    cost: list[str]
+    adopted: list[Name]
+    cost: list[Name]
     cifar10: RunSettings
     imagenet: RunSettings
     detection: RunSettings
@@ -97,7 +97,7 @@ class Params(Settings):
         reid: Recipe of person re-identification.
     """
 
-    profile: str = Field(pattern=r"^[a-z0-9_-]+$")
+    profile: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
     paper_scale: bool
     compute: ComputeSettings
     data: DataSettings

@@ -10,7 +10,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, field_validator, mo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from search.errors import nearest
-from search.settings import Settings, merged
+from search.settings import Name, Seed, Settings, merged
 from search.strategies.base import Context, SearchSpaceSettings, Strategy
 from search.strategies.bnas import Bnas, BnasSettings
 from search.strategies.cp_nas import CpNas, CpNasSettings
@@ -36,7 +36,7 @@ METHODS: dict[str, Method] = {
     "dcp_nas": Method(DcpNas, DcpNasSettings),
 }
 """Search methods by name; a new method is a file in :mod:`search.strategies`, a line here, and nothing else."""
-NAME = re.compile(r"[a-z][a-z0-9_]*")
+NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 """Names of variants: they stand in folder names, and with ``-s<seed>`` behind them in the names of networks."""
 OWN_KEYS = ("method", "space")
 """Keys of a variant that are no settings of its method."""
@@ -68,8 +68,8 @@ class SearchSettings(Settings):
         checkpoint_seconds: At least this many seconds between two saved states (0: after every step).
     """
 
-    methods: list[str] = Field(min_length=1)
-    seeds: list[int] = Field(min_length=1)
+    methods: list[Name] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1)
     space: SearchSpaceSettings
     method: dict[str, Variant]
     checkpoint_seconds: float = Field(ge=0)

@@ -81,10 +81,15 @@ def edit(finished: Path) -> Iterator[Edit]:
 
 
 def _reruns(folder: Path) -> tuple[set[str], set[str]]:
-    """What `dvc repro --allow-missing` would run: stages that changed themselves, and these with all built on them."""
+    """What `dvc repro --allow-missing` would run: stages that changed themselves, and these with all built on them.
+
+    The stage check is built on by all, but always writes the same.
+    """
     with contextlib.chdir(folder), Repo() as repo, repo.lock:
         graph = repo.index.graph  # an edge leads from a stage to one that it is built on
-        changed = {stage for stage in graph if stage.changed(allow_missing=True)}
+        changed = {
+            stage for stage in graph if stage.changed(allow_missing=True) and stage.addressing != "check"
+        }
         built = changed.union(*(networkx.ancestors(graph, stage) for stage in changed))
         return {stage.addressing for stage in changed}, {stage.addressing for stage in built}
 

@@ -23,6 +23,7 @@ PLUMBING = {
 }
 """Modules that read, check or describe and decide no number; nothing is followed through them."""
 ENTRY = {
+    "check": "pipelines.check",
     "prepare_cifar10": "pipelines.datasets.cifar10",
     "prepare_imagenet": "pipelines.datasets.image_folder",
     "prepare_detection": "pipelines.datasets.detection",
