@@ -15,9 +15,10 @@ from torch.utils.checkpoint import checkpoint
 from search.binary import Shared, value_of
 from search.errors import InputError
 from search.files import sha256_json
-from search.genotype import INPUTS, Cell, Genotype
+from search.genotype import Cell, Genotype
 from search.operations import FactorisedReduce, Map, OperationStyle, Project, build_operation
 from search.processes import uniform_slice
+from search.space import INPUTS, PAPER
 
 Stem = Literal["cifar", "imagenet"]
 STEM_MULTIPLIER = 3
@@ -86,6 +87,7 @@ class CellPlan:
         stride: Of the edges from its inputs.
         stride_before: Stride of the reduction cell (or stem) just before; None after a normal cell. Its first
             input, which is one cell older, is reduced by it.
+        nodes: Nodes of the cell.
     """
 
     inputs: tuple[int, int]
@@ -93,14 +95,17 @@ class CellPlan:
     reduction: bool
     stride: int
     stride_before: int | None
+    nodes: int
 
     @property
     def outputs(self) -> int:
-        """Channels of the concatenation of the four nodes."""
-        return 4 * self.channels
+        """Channels of the concatenation of the nodes."""
+        return self.nodes * self.channels
 
 
-def plan_cells(channels: int, cells: int, stem: Stem, last_stride: int = 2) -> list[CellPlan]:
+def plan_cells(
+    channels: int, cells: int, stem: Stem, last_stride: int = 2, nodes: int = PAPER.nodes
+) -> list[CellPlan]:
     """The stack of cells: reductions at 1/3 and 2/3 of the depth double the channels and halve the resolution.
 
     With the ImageNet stem the first cell's inputs are the maps at strides 4 and 8, so it starts with a
@@ -116,7 +121,7 @@ def plan_cells(channels: int, cells: int, stem: Stem, last_stride: int = 2) -> l
         reduction = index in (cells // 3, 2 * cells // 3)
         current = 2 * current if reduction else current
         stride = (last_stride if index == 2 * cells // 3 else 2) if reduction else 1
-        plans.append(CellPlan(inputs, current, reduction, stride, before))
+        plans.append(CellPlan(inputs, current, reduction, stride, before, nodes))
         inputs, before = (inputs[1], plans[-1].outputs), stride if reduction else None
     return plans
 
@@ -130,7 +135,7 @@ def build_preprocessing(plan: CellPlan, style: OperationStyle) -> tuple[nn.Modul
 
 
 class GenotypeCell(nn.Module):
-    """A cell of a found architecture: four nodes, each the sum of its edges, concatenated."""
+    """A cell of a found architecture: its nodes, each the sum of its edges, concatenated."""
 
     def __init__(self, cell: Cell, plan: CellPlan, style: OperationStyle) -> None:
         super().__init__()
@@ -156,7 +161,7 @@ class GenotypeCell(nn.Module):
             preprocess.quantise(state)  # type: ignore[operator]
 
     def forward(self, s0: Map, s1: Map, drop_path: float = 0.0) -> Tensor:
-        """Two cell inputs to (N, 4 C, H / stride, W / stride); ``drop_path`` is the probability in training."""
+        """Two cell inputs to (N, nodes C, H / stride, W / stride); ``drop_path`` is the probability in training."""
         states = [Shared(self.preprocess0(s0)), Shared(self.preprocess1(s1))]
         for operations, sources in zip(self.nodes, self.sources, strict=True):
             terms = []
@@ -262,7 +267,8 @@ class Network(nn.Module):
         self.drop_path = drop_path
         self.checkpointing = checkpointing
         style = config.style.published
-        plans = plan_cells(config.channels, config.cells, config.stem, config.last_stride)
+        nodes = genotype.space.nodes
+        plans = plan_cells(config.channels, config.cells, config.stem, config.last_stride, nodes)
         self.stem = ImageNetStem(config.channels) if config.stem == "imagenet" else CifarStem(config.channels)
         self.cells = nn.ModuleList(
             GenotypeCell(genotype.reduce if plan.reduction else genotype.normal, plan, style)

@@ -1,11 +1,12 @@
-"""Supernets: all eight operations on each of the 14 edges of a cell, sampled or mixed (method.md, 3 to 5).
+"""Supernets: all operations of a space on each edge of a cell, sampled or mixed (docs/method.md, 3 to 5).
 
 One class serves all methods. Given an :class:`Architecture` it runs one operation an edge (CP-NAS, BNAS, random
-search) and touches no other; given two 14 x 8 tables of weights it mixes all eight (DARTS, PC-DARTS, DCP-NAS).
+search) and touches no other; given tables of weights, one row an edge, it mixes all (DARTS, PC-DARTS, DCP-NAS).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +15,6 @@ from torch.nn import functional as F
 
 from search.binary import Shared, share, value_of
 from search.errors import InputError
-from search.genotype import EDGES, INPUTS, NODES, OPERATIONS
 from search.network import (
     CellPlan,
     CifarStem,
@@ -25,22 +25,41 @@ from search.network import (
     shared_pair,
 )
 from search.operations import Map, OperationStyle, Zero, build_operation
+from search.space import INPUTS, PAPER, Space
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """One operation on every edge: indices into :data:`search.genotype.OPERATIONS`, 14 for each kind of cell."""
+    """One operation on every edge: indices into the space's operations, one an edge for each kind of cell.
+
+    Attributes:
+        normal, reduce: The two cells; equal where the space has one architecture for both.
+        space: What the indices mean.
+    """
 
     normal: tuple[int, ...]
     reduce: tuple[int, ...]
+    space: Space = PAPER
 
     def __post_init__(self) -> None:
+        edges, operations = len(self.space.edges), len(self.space.operations)
         for choices in (self.normal, self.reduce):
-            if len(choices) != len(EDGES) or not all(0 <= index < len(OPERATIONS) for index in choices):
-                raise ValueError(f"an architecture has {len(EDGES)} indices below {len(OPERATIONS)} a cell")
+            if len(choices) != edges or not all(0 <= index < operations for index in choices):
+                raise ValueError(f"an architecture has {edges} indices below {operations} a cell")
+
+    @classmethod
+    def of(cls, choices: Sequence[int], space: Space) -> Architecture:
+        """The architecture of one index for each of ``space.rows``."""
+        normal, reduce = space.by_kind(tuple(choices))
+        return cls(normal, reduce, space)
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """One index for each of ``space.rows``."""
+        return self.normal + self.reduce if self.space.reduction else self.normal
 
     def encode(self) -> tuple[str, str]:
-        """Both cells as strings of 14 digits."""
+        """Both cells as strings, a digit an edge."""
         return "".join(map(str, self.normal)), "".join(map(str, self.reduce))
 
 
@@ -49,8 +68,8 @@ class Mixture:
     """Weights of all operations on every edge.
 
     Attributes:
-        normal, reduce: 14 x 8, one row an edge in the order of :data:`search.genotype.EDGES`.
-        normal_edges, reduce_edges: 14 factors of the edges themselves (PC-DARTS), or None for 1.
+        normal, reduce: One row an edge of the space, one column an operation (14 x 8 in the papers).
+        normal_edges, reduce_edges: Factors of the edges themselves (PC-DARTS), or None for 1.
     """
 
     normal: Tensor
@@ -63,9 +82,11 @@ Choice = Architecture | Mixture
 
 
 class SuperEdge(nn.Module):
-    """The eight operations of one edge, on all channels or, as in PC-DARTS, on one part in ``partial``."""
+    """All operations of one edge, on all channels or, as in PC-DARTS, on one part in ``partial``."""
 
-    def __init__(self, channels: int, stride: int, style: OperationStyle, partial: int) -> None:
+    def __init__(
+        self, channels: int, stride: int, style: OperationStyle, partial: int, operations: Sequence[str]
+    ) -> None:
         super().__init__()
         if channels % partial:
             raise InputError(f"{channels} channels", allowed=f"a multiple of {partial} for partial channels")
@@ -73,7 +94,7 @@ class SuperEdge(nn.Module):
         self.stride = stride
         self.part = channels // partial
         self.operations = nn.ModuleList(
-            build_operation(name, self.part, stride, style) for name in OPERATIONS
+            build_operation(name, self.part, stride, style) for name in operations
         )
 
     def forward(self, x: Map, weights: Tensor | int) -> Tensor | None:
@@ -81,7 +102,7 @@ class SuperEdge(nn.Module):
 
         Args:
             x: (N, C, H, W).
-            weights: An operation's index, or 8 weights.
+            weights: An operation's index, or a weight for each.
 
         Returns:
             (N, C, H / stride, W / stride); None stands for zeros.
@@ -109,22 +130,22 @@ class SuperEdge(nn.Module):
 
 
 class SuperCell(nn.Module):
-    """Four nodes, each the sum of the edges from the two inputs and all earlier nodes."""
+    """Nodes, each the sum of the edges from the two inputs and all earlier nodes."""
 
-    def __init__(self, plan: CellPlan, style: OperationStyle, partial: int) -> None:
+    def __init__(self, plan: CellPlan, style: OperationStyle, partial: int, space: Space) -> None:
         super().__init__()
         self.plan = plan
         self.preprocess0, self.preprocess1 = build_preprocessing(plan, style)
         self.edges = nn.ModuleList(
-            SuperEdge(plan.channels, plan.stride if source < INPUTS else 1, style, partial)
-            for source, _ in EDGES
+            SuperEdge(plan.channels, plan.stride if source < INPUTS else 1, style, partial, space.operations)
+            for source, _ in space.edges
         )
 
     def forward(self, s0: Map, s1: Map, weights: Tensor | tuple[int, ...], factors: Tensor | None) -> Tensor:
-        """Two inputs to (N, 4 C, H / stride, W / stride)."""
+        """Two inputs to (N, nodes C, H / stride, W / stride)."""
         states = [Shared(self.preprocess0(s0)), Shared(self.preprocess1(s1))]
         row = 0
-        for node in range(INPUTS, INPUTS + NODES):
+        for node in range(INPUTS, INPUTS + self.plan.nodes):
             total: Tensor | None = None
             for source in range(node):
                 term = self.edges[row](states[source], weights[row])
@@ -149,18 +170,25 @@ class Supernet(nn.Module):
         running_statistics: Whether they evaluate with running statistics. A sampled supernet's mix all the
             architectures drawn before, so the default [choice] is each batch's own statistics.
         partial: PC-DARTS's K: operations see 1 / K of the channels.
+        space: Operations and edges of the cells.
     """
 
     def __init__(
-        self, config: NetworkConfig, affine: bool = False, partial: int = 1, running_statistics: bool = False
+        self,
+        config: NetworkConfig,
+        affine: bool = False,
+        partial: int = 1,
+        running_statistics: bool = False,
+        space: Space = PAPER,
     ) -> None:
         super().__init__()
         style = replace(config.style, affine=affine, running_statistics=running_statistics)
-        plans = plan_cells(config.channels, config.cells, config.stem, config.last_stride)
+        plans = plan_cells(config.channels, config.cells, config.stem, config.last_stride, space.nodes)
         self.config = config
+        self.space = space
         self.plans = plans
         self.stem = ImageNetStem(config.channels) if config.stem == "imagenet" else CifarStem(config.channels)
-        self.cells = nn.ModuleList(SuperCell(plan, style, partial) for plan in plans)
+        self.cells = nn.ModuleList(SuperCell(plan, style, partial, space) for plan in plans)
         self.num_features = plans[-1].outputs
         self.classifier = nn.Linear(self.num_features, config.classes)
 

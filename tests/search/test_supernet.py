@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from search.binary import SignActivation
 from search.genotype import EDGES, OPERATIONS
 from search.network import NetworkConfig
 from search.operations import OperationStyle
+from search.space import PAPER, SMALL
 from search.supernet import Architecture, Mixture, Supernet
 
 SEPARABLE, POOL, SKIP = (OPERATIONS.index(name) for name in ("sep_conv_3x3", "max_pool_3x3", "skip_connect"))
@@ -79,3 +81,24 @@ def test_a_mixture_of_one_operation_is_that_operation() -> None:
         mixed = network(x, Mixture(weights, weights))
         drawn = network(x, Architecture((index,) * len(EDGES), (index,) * len(EDGES)))
         torch.testing.assert_close(mixed, drawn)
+
+
+def test_a_supernet_of_another_space_has_its_nodes_and_operations() -> None:
+    """Two nodes, four operations, one architecture for both kinds of cell: as many paths as choices."""
+    net = Supernet(NetworkConfig(4, 3, 10), space=SMALL)
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    first, last = (Architecture.of(choices, SMALL) for choices in ([0] * 5, [3] * 5))
+    assert net(x, first).shape == (2, 10)
+    assert first.normal == first.reduce == first.rows
+    assert net.num_features == 2 * 4 * 4
+    used = {id(parameter) for parameter in net.active_parameters(last)}
+    edge = net.cells[0].edges[0]
+    assert all(id(parameter) in used for parameter in edge.operations[3].parameters())
+    assert not any(id(parameter) in used for parameter in edge.operations[2].parameters())
+
+
+def test_an_architecture_knows_its_space() -> None:
+    with pytest.raises(ValueError, match="5 indices below 4"):
+        Architecture.of([0, 1, 2, 3, 4], SMALL)
+    paper = Architecture.of([1] * 28, PAPER)
+    assert paper.encode() == ("1" * 14, "1" * 14)
