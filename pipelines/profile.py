@@ -1,9 +1,6 @@
-"""Profiles: complete params files, or changes to one. ``python -m pipelines.profile use NAME`` makes one active.
+"""Profiles: complete settings, or changes to another's. ``python -m pipelines.profile use NAME`` makes one active.
 
-A profile with the line ``base: OTHER`` holds only what differs from the profile OTHER: mappings are merged, lists
-replaced. Its ``search.method`` replaces the other's as a whole, but an entry begins with the settings of the other's
-entry of the same method, so that ``cp_nas_beta0: {method: cp_nas, beta_p: 0.0}`` is enough. Where a list of networks
-is the word ``searched``, all networks that the profile searches are meant. params.yaml is always complete.
+params.yaml is always complete; :mod:`pipelines.layers` says how a profile is made of its file and its base's.
 """
 
 from __future__ import annotations
@@ -16,61 +13,21 @@ from typing import Any
 import yaml
 
 from pipelines import params, stage
-from search.errors import InputError, nearest
+from pipelines.layers import Key, chain, flat, load, names, origins, path_of, values_of
 from search.files import atomic
-from search.settings import merged
 
-FOLDER = Path(__file__).parent / "profiles"
-SEARCHED = "searched"
-LINE = 110
-
-
-def names() -> list[str]:
-    """Names of all profiles."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
-
-
-def path_of(name: str) -> Path:
-    """The file of a profile."""
-    if name not in names():
-        hint = nearest(name, names())
-        raise InputError(
-            f"no profile {name!r}" + (f", did you mean {hint!r}?" if hint else ""), allowed=", ".join(names())
-        )
-    return FOLDER / f"{name}.yaml"
-
-
-def load(name: str) -> params.Params:
-    """A profile's settings, checked."""
-    return params.check(values_of(name), path_of(name))
-
-
-def values_of(name: str) -> dict[str, Any]:
-    """A profile's complete values, unchecked."""
-    values = params.read(path_of(name))
-    if "base" not in values:
-        return values
-    base = params.read(path_of(values["base"]))
-    if "base" in base:
-        raise InputError(
-            f"its base {values['base']!r} has a base itself",
-            where=path_of(name),
-            mend="name a complete profile",
-        )
-    try:
-        return _extended(base, {key: value for key, value in values.items() if key != "base"})
-    except (KeyError, TypeError, AttributeError):
-        raise InputError(
-            "does not fit onto its base", where=path_of(name), mend="compare their keys"
-        ) from None
+LINE = 80
+"""Where a line of params.yaml is broken at the next comma; PyYAML counts a little short."""
 
 
 def text_of(name: str) -> str:
     """The text of params.yaml for a profile: its file, or what it makes of its base."""
-    own = params.read(path_of(name))
-    if "base" not in own:
+    bases = chain(name)[1:]
+    if not bases:
         return path_of(name).read_text(encoding="utf-8")
-    head = f"# Profile {name}: {own['base']} with the changes in pipelines/profiles/{name}.yaml, which says why.\n"
+    head = (
+        f"# Profile {name}: {bases[0]} with the changes in pipelines/profiles/{name}.yaml, which says why.\n"
+    )
     return head + yaml.dump(
         values_of(name),
         Dumper=_Plain,
@@ -89,22 +46,46 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-def _extended(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    values = merged(base, changes)
-    search, runs = values["search"], values["runs"]
-    if "method" in changes.get("search", {}):
-        bases = base["search"]["method"]
-        search["method"] = {
-            variant: merged(bases.get(entry.get("method", variant), {}), entry)
-            for variant, entry in changes["search"]["method"].items()
-        }
-    found = [f"{variant}-s{seed}" for variant in search["methods"] for seed in search["seeds"]]
-    if runs["cost"] == SEARCHED:
-        runs["cost"] = found
-    for task in params.TASKS:
-        if runs[task]["networks"] == SEARCHED:
-            runs[task]["networks"] = found
-    return values
+def shown(name: str, other: str | None = None) -> str:
+    """A profile's values, one a line, and the profile in whose file each stands; or where it differs from another.
+
+    Args:
+        name: The profile.
+        other: If given, only the values that differ from this profile's are shown, with both.
+
+    Returns:
+        Lines ``key: value  # profile``; with ``other``, ``key: value  # profile; OTHER has: value``.
+    """
+    load(name)
+    values, places = flat(values_of(name)), origins(name)
+    if other is None:
+        return "\n".join(f"{_line(key, value)}  # {places[key]}" for key, value in values.items())
+    load(other)
+    others = flat(values_of(other))
+    lines = []
+    for key, value in values.items():
+        if key not in others:
+            lines.append(f"{_line(key, value)}  # {places[key]}; not in {other}")
+        elif value != others[key]:
+            lines.append(f"{_line(key, value)}  # {places[key]}; {other} has: {_text(others[key])}")
+    absent = dict.fromkeys(_first_absent(key, values) for key in others if key not in values)
+    return "\n".join([*lines, *(f"# {'.'.join(key)} stands in {other} alone" for key in absent)])
+
+
+def _first_absent(key: Key, values: dict[Key, Any]) -> Key:
+    """The shortest beginning of a key that no key of ``values`` has: the whole section that is not there."""
+    beginnings = (key[:length] for length in range(1, len(key)))
+    return next((part for part in beginnings if not any(k[: len(part)] == part for k in values)), key)
+
+
+def _line(key: Key, value: Any) -> str:
+    return f"{'.'.join(key)}: {_text(value)}"
+
+
+def _text(value: Any) -> str:
+    """A value in YAML, on one line."""
+    text = yaml.dump(value, Dumper=_Plain, default_flow_style=True, width=float("inf"), allow_unicode=True)
+    return text.removesuffix("...\n").strip()
 
 
 def use(name: str, target: Path = params.PARAMS) -> None:
@@ -140,12 +121,17 @@ def main() -> None:
     commands.add_parser("list", help="names of the profiles")
     chosen = commands.add_parser("use", help="make a profile the active params.yaml")
     chosen.add_argument("name")
+    listed = commands.add_parser("show", help="a profile's values and where each comes from")
+    listed.add_argument("name")
+    listed.add_argument("--diff", metavar="OTHER", help="only what differs from this profile")
     commands.add_parser("check", help="check params.yaml and every profile")
     arguments = parser.parse_args()
     if arguments.command == "list":
         print("\n".join(names()))
     elif arguments.command == "use":
         use(arguments.name)
+    elif arguments.command == "show":
+        print(shown(arguments.name, arguments.diff))
     else:
         if params.PARAMS.exists():
             params.load()

@@ -1,7 +1,8 @@
 """Settings that records of older code lack, with the value that code behaved as.
 
 Runs are averaged where their settings are the same. A key that came later would part a run of today from the same
-run of yesterday, so the hash of the settings is taken after these have been filled in.
+run of yesterday, so the hash of the settings is taken after these have been filled in, and after those that are no
+longer there because they changed nothing have been taken out.
 """
 
 from __future__ import annotations
@@ -16,17 +17,23 @@ ADDED: dict[str, Any] = {
     "reid.evaluate_every": 0,  # likewise
 }
 """Dotted keys, ``*`` for any name; each is filled in where the mapping that should hold it is there."""
+REMOVED = ("method.*.indicator_scale",)
+"""Likewise, keys of older records that changed no number: the softmax keeps the order, whatever multiplies z."""
 
 
 def with_defaults(params: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a record with the keys of :data:`ADDED` that it lacks.
+    """The settings of a record with the keys of :data:`ADDED` that it lacks, and without those of :data:`REMOVED`.
 
     Examples:
         >>> with_defaults({"reid": {"epochs": 60}})
         {'reid': {'epochs': 60, 'evaluate_every': 0}}
+        >>> with_defaults({"method": {"cp_nas": {"rounds": 1, "indicator_scale": 1.0}}})
+        {'method': {'cp_nas': {'rounds': 1}}}
     """
     for path, value in ADDED.items():
         params = _filled(params, path.split("."), value)
+    for path in REMOVED:
+        params = _without(params, path.split("."))
     return params
 
 
@@ -37,6 +44,15 @@ def _filled(settings: dict[str, Any], path: list[str], value: Any) -> dict[str, 
     names = settings if name == "*" else [name]
     inner = {key: settings[key] for key in names if isinstance(settings.get(key), dict)}
     return settings | {key: _filled(mapping, below, value) for key, mapping in inner.items()}
+
+
+def _without(settings: dict[str, Any], path: list[str]) -> dict[str, Any]:
+    name, *below = path
+    if not below:
+        return {key: value for key, value in settings.items() if key != name}
+    names = settings if name == "*" else [name]
+    inner = {key: settings[key] for key in names if isinstance(settings.get(key), dict)}
+    return settings | {key: _without(mapping, below) for key, mapping in inner.items()}
 
 
 def as_run(params: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,6 @@ class Bnas(CpNas):
                 beta_p=0.0,
                 rounds=settings.rounds,
                 parent=False,
-                indicator_scale=1.0,
                 share_latent_weights=False,
                 partial=settings.partial,
             ),

@@ -27,7 +27,6 @@ class CpNasSettings(Settings):
         beta_p: Weight of the gap between Parent and Child (4.15).
         rounds: T, how often every remaining operation is drawn before one is dropped.
         parent: Train and evaluate the Parent; without it the indicator is A_C alone.
-        indicator_scale: Factor of z inside the softmax (4.16).
         share_latent_weights: Child and Parent share the weights of their convolutions.
         partial: Channel sampling: operations see 1 / partial of the channels (BNAS).
     """
@@ -35,7 +34,6 @@ class CpNasSettings(Settings):
     beta_p: float = Field(ge=0)
     rounds: int = Field(ge=1)
     parent: bool
-    indicator_scale: float = Field(gt=0)
     share_latent_weights: bool
     partial: int = Field(ge=1)
 
@@ -47,9 +45,9 @@ def indicator_value(accuracy_child: float, accuracy_parent: float | None, beta_p
     return beta_p * (accuracy_parent - accuracy_child) + accuracy_child
 
 
-def indicators(means: dict[int, float], scale: float) -> dict[int, float]:
+def indicators(means: dict[int, float]) -> dict[int, float]:
     """e(o_k) = softmax over an edge's remaining operations of their mean z (4.16)."""
-    values = torch.tensor([means[k] for k in sorted(means)], dtype=torch.float64) * scale
+    values = torch.tensor([means[k] for k in sorted(means)], dtype=torch.float64)
     return dict(zip(sorted(means), torch.softmax(values, 0).tolist(), strict=True))
 
 
@@ -158,7 +156,7 @@ class CpNas(Strategy):
         """Close the stage of K operations: drop the operation with the smallest indicator on every edge."""
         earlier = self.means
         self.means = [{op: fmean(found) for op, found in values.items()} for values in self.values]
-        scores = [indicators(means, self.settings.indicator_scale) for means in self.means]
+        scores = [indicators(means) for means in self.means]
         dropped, ties = [], 0
         for edge, score in enumerate(scores):
             lowest = min(score.values())

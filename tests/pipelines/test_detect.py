@@ -17,7 +17,7 @@ pytest.importorskip("mmdet", reason="the extra 'detection' is not installed")
 
 from downstream.models import build  # noqa: E402
 from pipelines import detect, networks  # noqa: E402
-from pipelines.profile import path_of  # noqa: E402
+from pipelines.layers import values_of  # noqa: E402
 from pipelines.results.checks import check_record  # noqa: E402
 from search.errors import InputError  # noqa: E402
 from search.files import read_csv, read_json, sha256_file  # noqa: E402
@@ -97,7 +97,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def write_params(folder: Path, **changes: Any) -> None:
     """The smallest profile with tiny detection settings."""
-    values = yaml.safe_load(path_of("ci").read_text())
+    values = values_of("ci")
     values["detection"] = {**TINY, "epochs": 1, **changes}
     values["compute"]["threads"] = 1
     (folder / "params.yaml").write_text(yaml.safe_dump(values))

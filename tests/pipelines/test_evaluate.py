@@ -50,7 +50,7 @@ def class_folders(folder: Path) -> None:
 
 def settings() -> dict[str, Any]:
     """The smallest profile; two stages on the folder, the last of which recalibrates."""
-    values = yaml.safe_load(profile.path_of("ci").read_text())
+    values = profile.values_of("ci")
     values["compute"] |= {"device": "cpu", "threads": 1}
     values["retrain"]["cifar10"] |= {"train_images": 40, "test_images": 50, "batch_size": 20}
     values["retrain"]["imagenet"] |= {"batch_size": 12, "workers": 1, "recalibrate_images": 20, "ema": 0.5}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines import params, profile
+from pipelines import layers, params, profile
 from search.errors import InputError
 from search.methods import METHODS
 
@@ -124,7 +124,7 @@ def test_use_keeps_your_changes_aside(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize("name", ["quick", "ci"])
 def test_random_search_sees_as_many_images_as_cp_nas(name: str) -> None:
     """The methods of a profile are compared at one budget: 35 T epochs of Child and Parent."""
-    method = params.load(profile.path_of(name)).search.method
+    method = profile.load(name).search.method
     random: Any = method["random"].settings
     cp_nas: Any = method["cp_nas"].settings
     assert random.architectures * random.epochs == 70 * cp_nas.rounds
@@ -193,23 +193,71 @@ def test_a_profile_with_a_base_becomes_a_complete_file(name: str, tmp_path: Path
 
 
 def test_profiles_that_cannot_be_extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No such base, a base with a base, a base that does not fit: each one line."""
-    monkeypatch.setattr(profile, "FOLDER", tmp_path)
+    """No such base, bases in a circle, a base that does not fit: each one line; bases may have bases."""
+    monkeypatch.setattr(layers, "FOLDER", tmp_path)
     (tmp_path / "quick.yaml").write_text(yaml.safe_dump(QUICK))
     (tmp_path / "one.yaml").write_text("{base: quick, profile: one, search: {method: {cp_nas: {rounds: 3}}}}")
-    (tmp_path / "two.yaml").write_text("{base: one}")
+    (tmp_path / "two.yaml").write_text("{base: five}")
+    (tmp_path / "five.yaml").write_text("{base: two}")
+    (tmp_path / "six.yaml").write_text(
+        "{base: one, profile: six, search: {method: {cp_nas_b: {method: cp_nas}}}}"
+    )
     (tmp_path / "three.yaml").write_text("{base: qick}")
     (tmp_path / "four.yaml").write_text("{base: quick, search: [1]}")
     assert profile.values_of("one")["search"]["method"]["cp_nas"]["rounds"] == 3
     assert "random" not in profile.values_of("one")["search"]["method"]
+    assert profile.values_of("six")["search"]["method"]["cp_nas_b"]["rounds"] == 3
     for name, message in (
         ("one", "search.methods names 'random'"),
-        ("two", "its base 'one' has a base itself"),
+        ("two", "its bases lead in a circle: two -> five -> two"),
         ("three", "no profile 'qick', did you mean 'quick'?"),
         ("four", "does not fit onto its base"),
     ):
         with pytest.raises(InputError, match=re.escape(message)):
             profile.load(name)
+
+
+@pytest.mark.parametrize("name", [name for name in profile.names() if len(profile.chain(name)) > 1])
+def test_a_profile_holds_only_what_differs_from_its_base(name: str) -> None:
+    """Every value of its file is another than its base's, but for an entry that takes its method's settings."""
+    own = {key: value for key, value in params.read(profile.path_of(name)).items() if key != "base"}
+    base = profile.flat(profile.values_of(profile.chain(name)[1]))
+    repeated = {
+        ".".join(key)
+        for key, value in profile.flat(own).items()
+        if base.get(layers._inherited(key, profile.flat(own)), "none") == value
+    }
+    assert repeated <= {
+        f"search.method.{variant}.method" for variant in own.get("search", {}).get("method", {})
+    }
+
+
+def test_lines_of_profiles_are_short() -> None:
+    for name in profile.names():
+        for line in [*profile.path_of(name).read_text().splitlines(), *profile.text_of(name).splitlines()]:
+            assert len(line) < 120, (name, line)
+
+
+def test_show_says_where_each_value_comes_from() -> None:
+    """Three layers: ablation-beta, study, quick; read back, the lines are the whole profile."""
+    lines = profile.shown("ablation-beta").splitlines()
+    assert "search.method.cp_nas_beta0.beta_p: 0.0  # ablation-beta" in lines
+    assert "search.method.cp_nas_beta0.rounds: 2  # study" in lines
+    assert "search.method.cp_nas_beta0.parent: true  # quick" in lines
+    assert "detection.evaluate_every: 0  # study" in lines
+    found = {tuple(line.split(": ")[0].split(".")): yaml.safe_load(line.split(": ", 1)[1]) for line in lines}
+    assert found == profile.flat(profile.values_of("ablation-beta"))
+    assert all(line.endswith("# paper") for line in profile.shown("paper").splitlines())
+
+
+def test_show_diff_names_what_differs_and_nothing_else() -> None:
+    lines = profile.shown("bccd", "photos").splitlines()
+    assert "detection.epochs: 10  # bccd; photos has: 9" in lines
+    assert not [line for line in lines if line.startswith(("search", "retrain", "compute"))]
+    assert profile.shown("quick", "quick") == ""
+    assert (
+        "# search.method.bnas stands in quick alone" in profile.shown("ablation-beta", "quick").splitlines()
+    )
 
 
 def test_merge_keys_of_yaml_spare_repeating_settings(tmp_path: Path) -> None:
@@ -218,7 +266,7 @@ def test_merge_keys_of_yaml_spare_repeating_settings(tmp_path: Path) -> None:
 
     values = copy.deepcopy(QUICK)
     del values["search"]["method"]
-    entries = "method:\n  cp_nas: &base {beta_p: 1.0, rounds: 1, parent: true, indicator_scale: 1.0, "
+    entries = "method:\n  cp_nas: &base {beta_p: 1.0, rounds: 1, parent: true, "
     entries += "share_latent_weights: false, partial: 1}\n  random: {architectures: 2, epochs: 1}\n"
     entries += "  cp_nas_beta0: {<<: *base, method: cp_nas, beta_p: 0.0}\n"
     text = yaml.safe_dump(values).replace("  methods:\n", textwrap.indent(entries, "  ") + "  methods:\n", 1)
@@ -231,7 +279,6 @@ def test_merge_keys_of_yaml_spare_repeating_settings(tmp_path: Path) -> None:
         "beta_p": 0.0,
         "rounds": 1,
         "parent": True,
-        "indicator_scale": 1.0,
         "share_latent_weights": False,
         "partial": 1,
         "method": "cp_nas",

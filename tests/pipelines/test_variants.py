@@ -17,7 +17,7 @@ from search.errors import InputError
 from search.files import read_csv, read_json, write_json
 from search.genotype import Genotype
 
-CI = yaml.safe_load(profile.path_of("ci").read_text())
+CI = profile.values_of("ci")
 VARIANTS = ("pc_darts", "pc_darts_real")
 
 

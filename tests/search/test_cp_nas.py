@@ -47,7 +47,7 @@ def test_indicator_value_is_4_15(child: float, parent: float | None, beta: float
 
 
 def test_indicator_is_the_softmax_of_4_16() -> None:
-    found = indicators({2: 0.1, 5: 0.4, 7: 0.2}, scale=1.0)
+    found = indicators({2: 0.1, 5: 0.4, 7: 0.2})
     total = sum(math.exp(z) for z in (0.1, 0.4, 0.2))
     assert found == pytest.approx(
         {2: math.exp(0.1) / total, 5: math.exp(0.4) / total, 7: math.exp(0.2) / total}
@@ -97,7 +97,7 @@ def test_every_indicator_can_be_recomputed_from_the_file(run: SearchRun, tmp_pat
                 values.setdefault(int((row["normal"] + row["reduce"])[edge]), []).append(float(row["z"]))
             assert values.keys() == alive[edge]
             assert {len(found) for found in values.values()} == {2}
-            scores = indicators({op: fmean(found) for op, found in values.items()}, 1.0)
+            scores = indicators({op: fmean(found) for op, found in values.items()})
             assert scores[int(dropped[edge])] == min(scores.values())
             alive[edge].remove(int(dropped[edge]))
     survivors = (stages[2]["surviving_normal"] + "|" + stages[2]["surviving_reduce"]).split("|")

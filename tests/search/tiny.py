@@ -59,7 +59,6 @@ METHODS: dict = {
         "beta_p": 1.0,
         "rounds": 1,
         "parent": True,
-        "indicator_scale": 1.0,
         "share_latent_weights": False,
         "partial": 1,
     },

@@ -1,0 +1,123 @@
+"""Profiles in layers: with ``base: OTHER`` a file holds only what differs from the profile OTHER, in turn based or not.
+
+Mappings are merged, lists replaced. A layer's ``search.method`` replaces the base's as a whole, but an entry begins
+with the settings of the base's entry of the same method, so that ``cp_nas_beta0: {method: cp_nas, beta_p: 0.0}`` is
+enough. Where a list of networks is the word ``searched``, all networks that the profile searches are meant.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipelines import params
+from search.errors import InputError, nearest
+from search.settings import merged
+
+FOLDER = Path(__file__).parent / "profiles"
+SEARCHED = "searched"
+
+
+def names() -> list[str]:
+    """Names of all profiles."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def path_of(name: str) -> Path:
+    """The file of a profile.
+
+    Raises:
+        InputError: If there is no such profile.
+    """
+    if name not in names():
+        hint = nearest(name, names())
+        raise InputError(
+            f"no profile {name!r}" + (f", did you mean {hint!r}?" if hint else ""), allowed=", ".join(names())
+        )
+    return FOLDER / f"{name}.yaml"
+
+
+def chain(name: str) -> list[str]:
+    """A profile and its bases, the complete one last.
+
+    Raises:
+        InputError: If the bases lead back to where they began.
+    """
+    found = [name]
+    while (base := params.read(path_of(found[-1])).get("base")) is not None:
+        if base in found:
+            raise InputError(
+                f"its bases lead in a circle: {' -> '.join([*found, str(base)])}", where=path_of(name)
+            )
+        found.append(str(base))
+    return found
+
+
+def values_of(name: str) -> dict[str, Any]:
+    """A profile's complete values, unchecked."""
+    own, bases = params.read(path_of(name)), chain(name)[1:]
+    if not bases:
+        return own
+    try:
+        return _extended(values_of(bases[0]), {key: value for key, value in own.items() if key != "base"})
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(
+            "does not fit onto its base", where=path_of(name), mend="compare their keys"
+        ) from None
+
+
+def load(name: str) -> params.Params:
+    """A profile's settings, checked."""
+    return params.check(values_of(name), path_of(name))
+
+
+Key = tuple[str, ...]
+
+
+def flat(values: dict[str, Any], above: Key = ()) -> dict[Key, Any]:
+    """The values by their whole keys; a list is one value, and so is an empty mapping.
+
+    Examples:
+        >>> flat({"a": {"b": 1, "c": [2]}, "d": {}})
+        {('a', 'b'): 1, ('a', 'c'): [2], ('d',): {}}
+    """
+    result: dict[Key, Any] = {}
+    for name, value in values.items():
+        key = (*above, str(name))
+        result |= flat(value, key) if isinstance(value, dict) and value else {key: value}
+    return result
+
+
+def origins(name: str) -> dict[Key, str]:
+    """The profile in whose file each value of a profile stands, by whole key."""
+    values, own = flat(values_of(name)), flat(params.read(path_of(name)))
+    bases = chain(name)[1:]
+    if not bases:
+        return dict.fromkeys(values, name)
+    above = origins(bases[0])
+    return {key: name if key in own else above.get(_inherited(key, own), name) for key in values}
+
+
+def _inherited(key: Key, own: dict[Key, Any]) -> Key:
+    """The base's key behind a value: a variant of ``search.method`` begins as its method's entry."""
+    if key[:2] != ("search", "method"):
+        return key
+    return (*key[:2], own.get((*key[:3], "method"), key[2]), *key[3:])
+
+
+def _extended(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    values = merged(base, changes)
+    search, runs = values["search"], values["runs"]
+    if "method" in changes.get("search", {}):
+        bases = base["search"]["method"]
+        search["method"] = {
+            variant: merged(bases.get(entry.get("method", variant), {}), entry)
+            for variant, entry in changes["search"]["method"].items()
+        }
+    found = [f"{variant}-s{seed}" for variant in search["methods"] for seed in search["seeds"]]
+    if runs["cost"] == SEARCHED:
+        runs["cost"] = found
+    for task in params.TASKS:
+        if runs[task]["networks"] == SEARCHED:
+            runs[task]["networks"] = found
+    return values
