@@ -262,7 +262,7 @@ class _Counted:
 def _counted(entry: Entry, params: Params) -> Iterator[_Counted]:
     import torch
 
-    from downstream.classification import build_network
+    from downstream.classification.network import build_network
 
     recipes = params.retrain
     sides = {"cifar10": CIFAR_SIDE, "imagenet": recipes.imagenet.crop.size}

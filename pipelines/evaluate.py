@@ -19,10 +19,10 @@ from typing import Any
 from lightning_fabric import Fabric
 from pydantic import ValidationError
 
-from downstream.classification import build_network
-from downstream.classification_settings import RetrainSettings
+from downstream.classification.network import build_network
+from downstream.classification.settings import RetrainSettings
+from downstream.classification.teacher import load_teacher
 from downstream.models import load_network
-from downstream.teacher import load_teacher
 from pipelines import params, stage
 from pipelines.networks import load_entry
 from pipelines.provenance import provenance

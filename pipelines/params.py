@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from downstream.classification_settings import RetrainSettings
+from downstream.classification.settings import RetrainSettings
 from downstream.detection.settings import DetectionSettings
 from downstream.reid.settings import ReidSettings
 from pipelines.datasets.settings import Cifar10Source, ImageFolderData, ReidData, SceneData

@@ -10,10 +10,11 @@ from pathlib import Path
 from lightning_fabric import Fabric
 from torch import nn
 
-from downstream.classification import Retrained, Trainer, build_network
-from downstream.classification_settings import RetrainSettings
+from downstream.classification.network import build_network
+from downstream.classification.settings import RetrainSettings
+from downstream.classification.teacher import fix_teacher, identity_of, load_teacher
+from downstream.classification.trainer import Retrained, Trainer
 from downstream.models import binarised
-from downstream.teacher import fix_teacher, identity_of, load_teacher
 from pipelines import params, stage
 from pipelines.cost import cost_object
 from pipelines.networks import Entry, load_entry

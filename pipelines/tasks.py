@@ -8,8 +8,8 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from downstream.classification import EpochBatches
-from downstream.classification_settings import RetrainSettings
+from downstream.classification.batches import EpochBatches
+from downstream.classification.settings import RetrainSettings
 from search.data import Batches, load_cifar10, load_manifest, split
 from search.image_folder import CropSettings, FolderBatches
 

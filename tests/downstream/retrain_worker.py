@@ -21,9 +21,10 @@ from PIL import Image
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from downstream.classification import Trainer, build_network
+from downstream.classification.network import build_network
+from downstream.classification.teacher import FixedTeacher, Teacher, fix_teacher
+from downstream.classification.trainer import Trainer
 from downstream.models import build
-from downstream.teacher import FixedTeacher, Teacher, fix_teacher
 from search.binary import SignActivation
 from search.data import Batches
 from search.files import write_json

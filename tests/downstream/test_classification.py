@@ -8,11 +8,12 @@ import torch
 from pydantic import ValidationError
 
 from downstream import handmade
-from downstream.classification import Trainer, build_network
-from downstream.classification_settings import RetrainSettings
+from downstream.classification.network import build_network
+from downstream.classification.recalibration import recalibrate
+from downstream.classification.settings import RetrainSettings
+from downstream.classification.teacher import load_teacher
+from downstream.classification.trainer import Trainer
 from downstream.models import binarised, load_network
-from downstream.recalibration import recalibrate
-from downstream.teacher import load_teacher
 from search.binary import quant_convs
 from search.data import Batches
 from search.errors import InputError

@@ -13,8 +13,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from downstream.models import build
-from downstream.teacher import (
+from downstream.classification.teacher import (
     NORMALISATION,
     RESNETS,
     fix_teacher,
@@ -23,6 +22,7 @@ from downstream.teacher import (
     read_state,
     torchvision_resnet,
 )
+from downstream.models import build
 from search.data import Batches
 from search.errors import InputError
 from search.training import seed_all, set_up

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from downstream.classification import Trainer
+from downstream.classification.trainer import Trainer
 from search.binary import quant_convs, sign
 from search.data import Batches
 from search.training import Resume, set_up

@@ -11,8 +11,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from downstream.classification import Trainer, build_network
-from downstream.teacher import load_teacher
+from downstream.classification.network import build_network
+from downstream.classification.teacher import load_teacher
+from downstream.classification.trainer import Trainer
 from pipelines import params, profile
 from search.binary import quant_convs, reconstruction_error, sign
 from search.data import Batches, Images

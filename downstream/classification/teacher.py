@@ -107,7 +107,7 @@ class FixedTeacher(nn.Module):
 
 
 def load_teacher(path: str | Path, task: str, classes: int) -> Teacher:
-    """A teacher from a weight file; see :class:`downstream.classification_settings.LossSettings`.
+    """A teacher from a weight file; see :class:`downstream.classification.settings.LossSettings`.
 
     Args:
         path: One of this suite's weight files, or the state of a torchvision ResNet.

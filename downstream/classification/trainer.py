@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol, Self
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -17,15 +17,13 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from downstream.classification_settings import RetrainSettings, StageSettings
-from downstream.models import build
-from downstream.recalibration import recalibrate
+from downstream.classification.batches import EpochBatches
+from downstream.classification.recalibration import recalibrate
+from downstream.classification.settings import RetrainSettings, StageSettings
 from search.binary import reconstruction_error, set_stage
 from search.errors import InputError
-from search.genotype import Genotype
 from search.losses import ClassMeanLoss, distillation, kernel_loss
 from search.network import Network
-from search.operations import OperationStyle
 from search.training import (
     Evaluation,
     Progress,
@@ -42,52 +40,6 @@ from search.training import (
     set_rng_state,
     update,
 )
-
-
-class EpochBatches(Protocol):
-    """What the trainer reads: :class:`search.data.Batches` or :class:`search.image_folder.FolderBatches`."""
-
-    batch_size: int
-
-    def __len__(self) -> int: ...  # noqa: D105
-
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of an epoch."""
-        ...
-
-    def indices(self, epoch: int) -> Iterator[Tensor]:
-        """Which images of the set these batches hold."""
-        ...
-
-    def plain(self) -> Self:
-        """All images of the set, unaugmented and in their own order."""
-        ...
-
-
-def build_network(
-    network: str | Genotype, precision: str, classes: int, settings: RetrainSettings
-) -> nn.Module:
-    """The network of a run: a genotype at the task's size, or a hand-made network at its stem width."""
-    chosen = settings.network
-    handmade = isinstance(network, str) and _is_handmade(network)
-    return build(
-        network,
-        precision=precision,  # type: ignore[arg-type]
-        form=chosen.form,
-        channels=chosen.handmade_channels if handmade else chosen.channels,
-        cells=None if handmade else chosen.cells,
-        classes=classes,
-        stem=chosen.stem,
-        style=OperationStyle(form=chosen.form, binary=chosen.form != "darts", estimator=chosen.estimator),
-        auxiliary=chosen.auxiliary_weight > 0 and not handmade,
-        checkpointing=chosen.checkpointing,
-    )
-
-
-def _is_handmade(name: str) -> bool:
-    from downstream import handmade
-
-    return name in handmade.NAMES
 
 
 def refuse_divergence(train_loss: float, test_loss: float, epoch: int, stage: StageSettings) -> None:
@@ -129,7 +81,7 @@ class Trainer:
 
     Args:
         fabric: Device, precision, processes.
-        model: From :func:`build_network`.
+        model: From :func:`downstream.classification.network.build_network`.
         settings: The recipe.
         classes: Number of classes.
         train, test: Batches of ``batch_size / accumulation`` images over all processes.
@@ -137,7 +89,7 @@ class Trainer:
         resume: Where the state of an unfinished run is kept.
         title: Name in the progress lines.
         quiet: Without progress lines.
-        teacher: Gives logits of images and their places in the set (see :mod:`downstream.teacher`).
+        teacher: Gives logits of images and their places in the set (see :mod:`downstream.classification.teacher`).
     """
 
     def __init__(

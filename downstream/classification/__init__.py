@@ -1,0 +1,1 @@
+"""Retraining for classification: network, trainer, teachers, recalibration."""
