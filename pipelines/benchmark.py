@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import stage
-from search.benchmark.names import describe
+from search.benchmark.names import describe, parse
 from search.benchmark.plan import Job, Journal, jobs
-from search.benchmark.table import FOLDER, Benchmark, Entry, Run
+from search.benchmark.table import FOLDER, PRECISIONS, Benchmark, Entry, Run
 from search.errors import InputError, nearest
 from search.files import read_json, write_json
+from search.space import Space
 
 RECIPES = Path(__file__).parent / "benchmarks"
 DATA = Path("data/cifar10")
@@ -100,7 +101,7 @@ def train_missing(
         pool: Where trainings run instead of on this machine's cores: any ``concurrent.futures`` executor.
 
     Raises:
-        InputError: If the table was begun with another recipe, other data or other code.
+        InputError: If the table was begun with another recipe or other data, or its rows come out differently now.
     """
     from search.benchmark.recipe import load_recipe
 
@@ -111,6 +112,7 @@ def train_missing(
     done, total = 0, limit if limit is not None else sys.maxsize
     executor = pool or ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
     with executor:
+        _check(executor, name, data, journal, space)
         while done < total and (waiting := jobs(recipe, journal.read(), only)):
             for job, result in _results(executor, name, data, waiting[: total - done]):
                 journal.append(describe(job.choices, space), job.precision, result)
@@ -118,6 +120,25 @@ def train_missing(
                 _say(done, len(waiting), job, describe(job.choices, space), result)
     journal.sort(space)
     _write_costs(folder, name, data)
+
+
+def _check(executor: Executor, name: str, data: Path, journal: Journal, space: Space) -> None:
+    """Train one row of each precision again: a table goes on only with code and a machine that make the same rows."""
+    known = [(key, run) for key, runs in journal.read().items() for run in runs if run.seed == 0]
+    for precision in PRECISIONS:
+        found = next(((key, run) for key, run in known if key[1] == precision), None)
+        if found is None:
+            continue
+        (architecture, _), old = found
+        job = Job(parse(architecture, space), precision, old.seed, every_epoch=False)
+        new = executor.submit(_train, name, str(data), job).result()
+        if (new.loss, f"{new.test:.6g}") != (old.loss, f"{old.test:.6g}"):
+            raise InputError(
+                f"{architecture} as {precision}, trained again, has loss {new.loss!r} and test accuracy "
+                f"{new.test:.4f}, not {old.loss!r} and {old.test:.4f}",
+                where=journal.path,
+                mend="go on with the code and settings of its card, or begin a new table with --folder",
+            )
 
 
 def _results(executor: Executor, name: str, data: Path, waiting: list[Job]) -> Iterator[tuple[Job, Run]]:

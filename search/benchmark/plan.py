@@ -33,11 +33,12 @@ class Job:
 def jobs(recipe: Recipe, done: Done, only: list[str] | None = None) -> list[Job]:
     """All trainings of the recipe that are not done.
 
-    First seed 0 of every architecture, or of those in ``only``. The further seeds follow when seed 0 is complete,
+    First seed 0 of every architecture, or of those in ``only``. They come in an order drawn by ``draw_seed``, so that
+    a table that is not complete yet holds a uniform sample. The further seeds follow when seed 0 is complete,
     since the best are named by it: by validation accuracy, so that the test set names nobody.
     """
     space = recipe.searched
-    every = [parse(text, space) for text in only] if only is not None else list(space.choices())
+    every = [parse(text, space) for text in only] if only is not None else drawn_order(recipe)
     first = [Job(choices, precision, 0, False) for choices in every for precision in PRECISIONS]
     open_jobs = [job for job in first if not _has(done, job, space)]
     if open_jobs:
@@ -51,6 +52,13 @@ def jobs(recipe: Recipe, done: Done, only: list[str] | None = None) -> list[Job]
     return [job for job in further if not _has(done, job, space)]
 
 
+def drawn_order(recipe: Recipe) -> list[tuple[int, ...]]:
+    """Every architecture once, in the order in which they are trained."""
+    every = list(recipe.searched.choices())
+    random.Random(f"benchmark order {recipe.draw_seed}").shuffle(every)
+    return every
+
+
 def repeated(recipe: Recipe, done: Done, every: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
     """The architectures with further seeds: the best Children of seed 0, then those that were drawn."""
     space = recipe.searched
@@ -58,10 +66,9 @@ def repeated(recipe: Recipe, done: Done, every: list[tuple[int, ...]]) -> list[t
     def reached(choices: tuple[int, ...]) -> float:
         return next(run.validation for run in done[describe(choices, space), "child"] if run.seed == 0)
 
-    best = sorted(every, key=lambda choices: -reached(choices))[: recipe.best]
-    others = [choices for choices in every if choices not in set(best)]
-    generator = random.Random(f"benchmark {recipe.draw_seed}")
-    return best + generator.sample(others, min(recipe.drawn, len(others)))
+    best = sorted(sorted(every), key=lambda choices: -reached(choices))[: recipe.best]
+    drawn = [choices for choices in every if choices not in set(best)][: recipe.drawn]
+    return best + drawn
 
 
 def _has(done: Done, job: Job, space: Space) -> bool:

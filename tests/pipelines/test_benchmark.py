@@ -17,7 +17,7 @@ from pipelines import benchmark
 from search import space as spaces
 from search.benchmark import Benchmark
 from search.benchmark.names import genotype_of
-from search.benchmark.plan import Journal
+from search.benchmark.plan import Journal, drawn_order
 from search.benchmark.recipe import Recipe, load_recipe, shrink
 from search.benchmark.table import FOLDER
 from search.data import Images, load_cifar10
@@ -128,6 +128,24 @@ def test_another_recipe_does_not_go_on_with_a_table(tmp_path: Path, data: Path) 
     write_json(tmp_path / "tiny.yaml", RECIPE | {"epochs": 3})
     with pytest.raises(InputError, match="made with another recipe"):
         _run(tmp_path / "table", data)
+
+
+def test_a_table_whose_rows_come_out_differently_is_not_gone_on_with(tmp_path: Path, data: Path) -> None:
+    folder = tmp_path / "table"
+    rows = _run(folder, data, limit=2)
+    text = (folder / "runs.csv").read_text()
+    (folder / "runs.csv").write_text(text.replace(rows[0]["loss"], "1.25"))
+    with pytest.raises(InputError, match=r"trained again, has loss .* not 1\.25"):
+        _run(folder, data)
+
+
+def test_the_order_is_drawn_so_that_a_part_is_a_sample(tmp_path: Path) -> None:
+    recipe = load_recipe(Path(benchmark.__file__).parent / "benchmarks/small.yaml")
+    order = drawn_order(recipe)
+    assert sorted(order) == list(recipe.searched.choices())
+    for edge in range(5):
+        counts = [sum(choices[edge] == k for choices in order[:200]) for k in range(4)]
+        assert min(counts) > 30
 
 
 def test_processes_give_the_same_rows(tmp_path: Path, data: Path) -> None:
