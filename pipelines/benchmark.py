@@ -39,7 +39,9 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="train what is missing")
     show = commands.add_parser("show", help="read the table")
-    for command in (run, show):
+    report = commands.add_parser("report", help="write what the table says into results/")
+    report.add_argument("--results", type=Path, default=Path("results"), help="the folder")
+    for command in (run, show, report):
         command.add_argument(
             "--recipe", default="small", help="a file of pipelines/benchmarks, without .yaml"
         )
@@ -59,6 +61,11 @@ def main() -> None:
         train_missing(
             arguments.recipe, folder, arguments.data, arguments.jobs, arguments.limit, arguments.only
         )
+    elif arguments.command == "report":
+        from pipelines.agreement import write_report
+
+        for path in write_report(Benchmark.load(folder), arguments.results):
+            print(path)
     elif arguments.progress:
         print(progress(arguments.recipe, folder))
     else:
