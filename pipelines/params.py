@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from downstream.classification.settings import RetrainSettings
 from downstream.detection.settings import DetectionSettings
 from downstream.reid.settings import ReidSettings
+from pipelines import settings_file
 from pipelines.datasets.settings import Cifar10Source, ImageFolderData, ReidData, SceneData
 from search.errors import InputError, nearest
 from search.methods import METHODS, SearchSettings, keys_of
-from search.settings import Name, Seed, Settings
+from search.settings import Distinct, Name, Seed, Settings
 from search.strategies.base import SearchSpaceSettings
 from search.training import ComputeSettings
 
@@ -40,9 +41,9 @@ class RunSettings(Settings):
         seeds: Seeds of the training.
     """
 
-    networks: list[Name]
-    precisions: list[Literal["1bit", "real"]] = Field(min_length=1)
-    seeds: list[Seed] = Field(min_length=1)
+    networks: Distinct[Name]
+    precisions: Distinct[Literal["1bit", "real"]] = Field(min_length=1)
+    seeds: Distinct[Seed] = Field(min_length=1)
 
 
 class RetrainTasks(Settings):
@@ -60,8 +61,8 @@ class ZooSettings(Settings):
         seeds: Seeds of the training.
     """
 
-    networks: list[Annotated[str, Field(pattern=r"^osnet_[a-z0-9_]+$", max_length=64)]]
-    seeds: list[Seed] = Field(min_length=1)
+    networks: Distinct[Annotated[str, Field(pattern=r"^osnet_[a-z0-9_]+$", max_length=64)]]
+    seeds: Distinct[Seed] = Field(min_length=1)
 
 
 class RunsSettings(Settings):
@@ -73,8 +74,8 @@ class RunsSettings(Settings):
         reid_zoo: Networks of Torchreid that re-identification is compared with.
     """
 
-    adopted: list[Name]
-    cost: list[Name]
+    adopted: Distinct[Name]
+    cost: Distinct[Name]
     cifar10: RunSettings
     imagenet: RunSettings
     detection: RunSettings
@@ -177,20 +178,9 @@ def read(path: str | Path) -> dict[str, Any]:
     """The values of a params file, unchecked.
 
     Raises:
-        InputError: If there is no such file, or it holds no mapping.
+        InputError: If there is no such file, or it is no mapping in YAML; see :mod:`pipelines.settings_file`.
     """
-    file = Path(path)
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            "no such file", where=file, mend="run: python -m pipelines.profile use quick"
-        ) from None
-    except yaml.YAMLError as error:
-        raise InputError(f"not valid YAML ({error})", where=file) from None
-    if not isinstance(values, dict):
-        raise InputError("holds no mapping of keys to values", where=file)
-    return values
+    return settings_file.read(path, missing="run: python -m pipelines.profile use quick")
 
 
 def check(values: dict[str, Any], where: str | Path) -> Params:
@@ -220,7 +210,14 @@ def _first(error: ValidationError, values: dict[str, Any], where: str | Path) ->
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "value_error":
         return InputError(f"{key}: {message}" if key else message, where=where)
-    return InputError(f"{key} is {detail['input']!r}: {message.lower()}", where=where)
+    return InputError(f"{key} is {_shown(detail['input'])}: {message[:1].lower()}{message[1:]}", where=where)
+
+
+def _shown(value: Any) -> str:
+    """A value as Python writes it, cut where it is long."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 80
+    return short.repr(value)
 
 
 def _fields(path: list[str], values: dict[str, Any]) -> list[str]:

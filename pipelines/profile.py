@@ -14,6 +14,7 @@ import yaml
 
 from pipelines import params, stage
 from pipelines.layers import Key, chain, flat, load, names, origins, path_of, values_of
+from pipelines.settings_file import resolvers
 from search.files import atomic
 
 LINE = 80
@@ -39,7 +40,9 @@ def text_of(name: str) -> str:
 
 
 class _Plain(yaml.SafeDumper):
-    """Writes every value in full: no anchors where two keys hold the same list."""
+    """Writes every value in full: no anchors where two keys hold the same list, and text as what reads back as text."""
+
+    yaml_implicit_resolvers = resolvers()
 
     def ignore_aliases(self, data: Any) -> bool:
         """Never an alias."""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from search.errors import InputError
@@ -34,9 +35,9 @@ class Augmentation(Settings):
         cutout: Side of the square that is set to the mean (Cutout, DeVries and Taylor 2017); 0 for none.
     """
 
-    crop_padding: int = 4
+    crop_padding: int = Field(default=4, ge=0, le=256)
     flip: bool = True
-    cutout: int = 0
+    cutout: int = Field(default=0, ge=0, le=1024)
 
 
 @dataclass(frozen=True)

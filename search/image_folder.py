@@ -24,7 +24,7 @@ from torchvision.transforms import v2 as transforms
 
 from search.data import epoch_generator, mixed_seed
 from search.errors import InputError
-from search.settings import Settings
+from search.settings import Pixels, Settings
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -54,10 +54,10 @@ class CropSettings(Settings):
             last bits of a pixel, since both decode and resize by their own arithmetic.
     """
 
-    size: int = Field(ge=32)
-    resize: int = Field(ge=32)
+    size: Pixels
+    resize: Pixels
     smallest_crop: float = Field(gt=0, le=1)
-    lighting: float = Field(ge=0)
+    lighting: float = Field(ge=0, le=10)
     decoder: Literal["pil", "torchvision"]
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, field_validator, mo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from search.errors import nearest
-from search.settings import Name, Seed, Settings, merged
+from search.settings import Distinct, Name, Seed, Settings, merged
 from search.strategies.base import Context, SearchSpaceSettings, Strategy
 from search.strategies.bnas import Bnas, BnasSettings
 from search.strategies.cp_nas import CpNas, CpNasSettings
@@ -68,11 +68,11 @@ class SearchSettings(Settings):
         checkpoint_seconds: At least this many seconds between two saved states (0: after every step).
     """
 
-    methods: list[Name] = Field(min_length=1)
-    seeds: list[Seed] = Field(min_length=1)
+    methods: Distinct[Name] = Field(min_length=1)
+    seeds: Distinct[Seed] = Field(min_length=1)
     space: SearchSpaceSettings
     method: dict[str, Variant]
-    checkpoint_seconds: float = Field(ge=0)
+    checkpoint_seconds: float = Field(ge=0, le=86_400)
 
     @field_validator("method", mode="before")
     @classmethod
@@ -114,7 +114,7 @@ def _variant(name: str, entry: Any) -> Variant:
     if not NAME.fullmatch(name):
         raise _refusal(entry, (name,), "a variant's name has small letters, digits and _ only")
     method = entry.get("method", name)
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         hint = nearest(str(method), METHODS)
         raise _refusal(
             entry,

@@ -43,15 +43,15 @@ class ComputeSettings(Settings):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    threads: int = Field(default=2, ge=1)
+    threads: int = Field(default=2, ge=1, le=1024)
 
 
 def set_up(compute: ComputeSettings, seed: int) -> Fabric:
     """Fix threads, algorithms and seeds, and make the Fabric (torchrun's and Slurm's environments are honoured)."""
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise InputError("this machine has no CUDA device", where="compute.device", allowed="auto, cpu")
-    if seed < 0:
-        raise InputError(f"{seed} is no seed", where="--seed", allowed="0 and above")
+    if not 0 <= seed < 2**31:
+        raise InputError(f"{seed:.3e} is no seed", where="--seed", allowed="0 to 2147483647")
     torch.set_num_threads(compute.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)

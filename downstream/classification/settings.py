@@ -11,7 +11,19 @@ from search.data import Augmentation
 from search.image_folder import CropSettings
 from search.network import Stem
 from search.operations import Form
-from search.settings import Settings
+from search.settings import (
+    Batch,
+    Cells,
+    Channels,
+    Epochs,
+    FilePath,
+    Images,
+    LearningRate,
+    Settings,
+    Weight,
+    WeightDecay,
+    Workers,
+)
 
 
 class NetworkSettings(Settings):
@@ -31,10 +43,10 @@ class NetworkSettings(Settings):
     form: Form
     estimator: Estimator
     stem: Stem
-    channels: int = Field(ge=2)
-    cells: int = Field(ge=3)
-    handmade_channels: int = Field(ge=4)
-    auxiliary_weight: float = Field(ge=0)
+    channels: Channels
+    cells: Cells
+    handmade_channels: int = Field(ge=4, le=8192)
+    auxiliary_weight: Weight
     drop_path: float = Field(ge=0, lt=1)
     checkpointing: bool
 
@@ -50,13 +62,13 @@ class StageSettings(Settings):
         weight_decay: Not on parameters of one dimension where ``decay_vectors`` is false.
     """
 
-    epochs: int = Field(ge=1)
+    epochs: Epochs
     binary_activations: bool
     binary_weights: bool
     optimiser: Literal["sgd", "adam", "adamw"]
-    learning_rate: float = Field(gt=0)
-    final_learning_rate: float = Field(ge=0)
-    weight_decay: float = Field(ge=0)
+    learning_rate: LearningRate
+    final_learning_rate: float = Field(ge=0, le=100)
+    weight_decay: WeightDecay
     decay_vectors: bool
 
 
@@ -78,15 +90,15 @@ class LossSettings(Settings):
         temperature: T of the distillation.
     """
 
-    kernel_weight: float = Field(ge=0)
-    class_mean_weight: float = Field(ge=0)
+    kernel_weight: Weight
+    class_mean_weight: Weight
     class_mean_rate: float = Field(gt=0, le=1)
-    reconstruction_weight: float = Field(ge=0)
+    reconstruction_weight: Weight
     label_smoothing: float = Field(ge=0, lt=1)
-    teacher: str | None
+    teacher: FilePath | None
     teacher_weight: float = Field(ge=0, le=1)
     teacher_cache: Literal["none", "fixed"]
-    temperature: float = Field(gt=0)
+    temperature: float = Field(gt=0, le=10_000)
 
     @model_validator(mode="after")
     def _teacher_is_asked(self) -> LossSettings:
@@ -115,18 +127,18 @@ class RetrainSettings(Settings):
     """
 
     network: NetworkSettings
-    stages: list[StageSettings] = Field(min_length=1)
+    stages: list[StageSettings] = Field(min_length=1, max_length=20)
     loss: LossSettings
-    train_images: int = Field(ge=0)
-    test_images: int = Field(ge=0)
+    train_images: Images
+    test_images: Images
     augmentation: Augmentation
     crop: CropSettings
-    batch_size: int = Field(ge=1)
-    accumulation: int = Field(ge=1)
-    clip: float = Field(ge=0)
+    batch_size: Batch
+    accumulation: Batch
+    clip: Weight
     ema: float = Field(ge=0, lt=1)
-    recalibrate_images: int = Field(ge=0)
-    workers: int = Field(ge=0)
+    recalibrate_images: Images
+    workers: Workers
 
     @model_validator(mode="after")
     def _batch_divides(self) -> RetrainSettings:

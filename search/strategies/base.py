@@ -23,7 +23,7 @@ from search.data import Augmentation, Batches, Images
 from search.genotype import Genotype
 from search.network import NetworkConfig, Stem
 from search.operations import Form, OperationStyle
-from search.settings import Settings
+from search.settings import Batch, Cells, Channels, LearningRate, Seed, Settings, Weight, WeightDecay
 from search.training import Evaluation, ModuleType, cosine, evaluate, prepare, reduce_sum, update
 
 
@@ -38,11 +38,11 @@ class OptimiserSettings(Settings):
     """
 
     name: Literal["sgd", "adam"]
-    learning_rate: float = Field(gt=0)
-    final_learning_rate: float = Field(ge=0)
+    learning_rate: LearningRate
+    final_learning_rate: float = Field(ge=0, le=100)
     momentum: float = Field(ge=0, lt=1)
-    weight_decay: float = Field(ge=0)
-    clip: float = Field(ge=0)
+    weight_decay: WeightDecay
+    clip: Weight
 
 
 class SearchSpaceSettings(Settings):
@@ -60,13 +60,13 @@ class SearchSpaceSettings(Settings):
     form: Form
     binary: bool
     estimator: Estimator
-    channels: int = Field(ge=2)
-    cells: int = Field(ge=3)
+    channels: Channels
+    cells: Cells
     stem: Stem
-    train_images: int = Field(gt=0)
-    validation_images: int = Field(gt=0)
-    split_seed: int
-    batch_size: int = Field(gt=0)
+    train_images: int = Field(gt=0, le=10**9)
+    validation_images: int = Field(gt=0, le=10**9)
+    split_seed: Seed
+    batch_size: Batch
     augmentation: Augmentation
     optimiser: OptimiserSettings
     edges: Literal["top2", "all"]

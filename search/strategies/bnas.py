@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from search.settings import Settings
+from search.settings import Epochs, Settings
 from search.strategies.base import Context
 from search.strategies.cp_nas import CpNas, CpNasSettings
 
@@ -22,8 +22,8 @@ class BnasSettings(Settings):
         partial: Operations see 1 / partial of the channels.
     """
 
-    rounds: int = Field(ge=1)
-    partial: int = Field(ge=1)
+    rounds: Epochs
+    partial: int = Field(ge=1, le=8192)
 
 
 class Bnas(CpNas):

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from search.binary import quant_convs
 from search.genotype import EDGES, OPERATIONS, PARAMETER_FREE, Genotype, collapse, derive
-from search.settings import Settings
+from search.settings import Epochs, Settings, Weight
 from search.strategies.base import Context, SearchResult, Strategy
 from search.strategies.diagnostics import rank_correlation
 from search.supernet import Architecture, Supernet
@@ -31,11 +31,11 @@ class CpNasSettings(Settings):
         partial: Channel sampling: operations see 1 / partial of the channels (BNAS).
     """
 
-    beta_p: float = Field(ge=0)
-    rounds: int = Field(ge=1)
+    beta_p: Weight
+    rounds: Epochs
     parent: bool
     share_latent_weights: bool
-    partial: int = Field(ge=1)
+    partial: int = Field(ge=1, le=8192)
 
 
 def indicator_value(accuracy_child: float, accuracy_parent: float | None, beta_p: float) -> float:

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from search.processes import mean_over_processes
+from search.settings import Epochs
 from search.strategies.base import Context
 from search.strategies.differentiable import AlphaSettings, Batch, DifferentiableSearch, Learner
 
@@ -30,10 +31,10 @@ class DartsSettings(AlphaSettings):
         difference_radius: Length of the finite difference's step in weight space (DARTS: 0.01).
     """
 
-    epochs: int = Field(ge=1)
+    epochs: Epochs
     order: Literal[1, 2]
     second_order: Literal["finite_difference", "exact"] = "finite_difference"
-    difference_radius: float = Field(default=0.01, gt=0)
+    difference_radius: float = Field(default=0.01, gt=0, le=100)
 
 
 class Darts(DifferentiableSearch):

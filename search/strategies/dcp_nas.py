@@ -27,6 +27,7 @@ from search.binary import quant_convs, reconstruction_error
 from search.curvature import Curvature, straight_through_tangents
 from search.decoupled import Backtracking, operation_norms, ranking
 from search.processes import mean_over_processes
+from search.settings import Epochs
 from search.strategies.base import Context, SearchResult, Strategy
 from search.strategies.differentiable import (
     VALIDATION_ORDER,
@@ -63,21 +64,21 @@ class DcpNasSettings(AlphaSettings):
     """
 
     alpha_optimiser: Literal["adam", "descent"] = "descent"
-    rounds: int = Field(ge=1)
-    parent_epochs: int = Field(ge=1)
-    child_epochs: int = Field(ge=1)
+    rounds: Epochs
+    parent_epochs: Epochs
+    child_epochs: Epochs
     tangent: bool = True
-    tangent_weight: float = Field(default=5e-3, ge=0)
+    tangent_weight: float = Field(default=5e-3, ge=0, le=1e6)
     tangent_point: Literal["end", "path"] = "end"
     distance: Distance = "f_norm"
     curvature: Curvature = "ggn"
-    reconstruction_weight: float = Field(default=0.2, ge=0)
+    reconstruction_weight: float = Field(default=0.2, ge=0, le=1e6)
     reconstruction_reduction: Literal["sum", "mean"] = "sum"
     decoupled: bool = True
-    eta: float = Field(default=1e-2, ge=0)
-    eta_psi: float = Field(default=1.0, ge=0)
+    eta: float = Field(default=1e-2, ge=0, le=1e6)
+    eta_psi: float = Field(default=1.0, ge=0, le=1e6)
     tau: float = Field(default=0.5, ge=0, le=1)
-    psi_start: float = Field(default=0.1, ge=0)
+    psi_start: float = Field(default=0.1, ge=0, le=1e6)
 
 
 class DcpNas(Strategy):

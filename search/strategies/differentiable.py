@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from search.genotype import EDGES, INPUTS, NODES, OPERATIONS, Genotype, derive_from_alpha
-from search.settings import Settings
+from search.settings import Settings, WeightDecay
 from search.strategies.base import Context, SearchResult, Strategy
 from search.strategies.diagnostics import diagnose_alpha
 from search.supernet import Mixture, Supernet
@@ -47,11 +47,11 @@ class AlphaSettings(Settings):
     """
 
     alpha_optimiser: Literal["adam", "descent"] = "adam"
-    alpha_learning_rate: float = Field(gt=0)
-    alpha_weight_decay: float = Field(ge=0)
+    alpha_learning_rate: float = Field(gt=0, le=1e6)
+    alpha_weight_decay: WeightDecay
     alpha_beta1: float = Field(default=0.5, ge=0, lt=1)
     alpha_beta2: float = Field(default=0.999, ge=0, lt=1)
-    alpha_start: float = Field(default=1e-3, ge=0)
+    alpha_start: float = Field(default=1e-3, ge=0, le=100)
 
     def optimiser(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """The optimiser of the alphas."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from search.settings import Epochs
 from search.strategies.base import Context
 from search.strategies.differentiable import AlphaSettings, Batch, DifferentiableSearch, Learner
 
@@ -20,9 +21,17 @@ class PcDartsSettings(AlphaSettings):
         partial: K: operations see 1 / K of the channels (PC-DARTS: 4).
     """
 
-    epochs: int = Field(ge=1)
-    warm_up: int = Field(ge=0)
-    partial: int = Field(default=4, ge=1)
+    epochs: Epochs
+    warm_up: int = Field(ge=0, le=100_000)
+    partial: int = Field(default=4, ge=1, le=8192)
+
+    @model_validator(mode="after")
+    def _alphas_move(self) -> PcDartsSettings:
+        if self.warm_up >= self.epochs:
+            raise ValueError(
+                f"warm_up {self.warm_up} leaves none of the {self.epochs} epochs to the alphas: they would never move"
+            )
+        return self
 
 
 class PcDarts(DifferentiableSearch):

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from search.genotype import INPUTS, NODES, OPERATIONS, Cell, Edge, Genotype
 from search.network import Network
-from search.settings import Settings
+from search.settings import Epochs, Settings
 from search.strategies.base import Context, SearchResult, Strategy
 from search.training import rng_state, seed_all, set_rng_state
 
@@ -22,8 +22,8 @@ class RandomSettings(Settings):
         epochs: Epochs of training of each, from its own initialisation.
     """
 
-    architectures: int = Field(ge=2)
-    epochs: int = Field(ge=1)
+    architectures: int = Field(ge=2, le=100_000)
+    epochs: Epochs
 
 
 def random_genotype(seed: int, index: int) -> Genotype:

@@ -172,7 +172,7 @@ def test_right_and_wrong_are_marked(source: Source) -> None:
     ("changes", "message"),
     [
         ({"loss": "triplet", "identity_sampler": False}, "the triplet loss needs identity_sampler"),
-        ({"steps": [5, 3]}, "steps must be rising epochs"),
+        ({"steps": [5, 3]}, "must be rising epochs"),
         ({"distance": "manhattan"}, "distance"),
         ({"centre_loss": 0.0005}, "centre_loss"),
     ],
