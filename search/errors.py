@@ -23,12 +23,18 @@ class InputError(Exception):
     def __init__(
         self, what: str, *, where: object = None, allowed: object = None, mend: str | None = None
     ) -> None:
+        what = _of_worker(what)
         parts = [f"{where}: {what}" if where is not None else what]
         if allowed is not None:
             parts.append(f"allowed: {allowed}")
         if mend is not None:
             parts.append(mend)
         super().__init__(" ".join("; ".join(parts).split()))
+
+
+def _of_worker(what: str) -> str:
+    """The message alone: torch raises a loading process's error anew with its traceback in the text."""
+    return what.rstrip().rpartition("InputError: ")[2] if what.startswith("Caught InputError in ") else what
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

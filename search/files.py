@@ -84,7 +84,7 @@ def read_json(path: str | Path) -> Any:
     """Read JSON; a missing or broken file is an :class:`InputError` that names the file."""
     file = Path(path)
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError("no such file", where=file) from None
     except IsADirectoryError:

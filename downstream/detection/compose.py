@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from downstream.detection.data import DetectionData, Part
+from downstream.detection.data import DetectionData, Part, balanced_subset, require_boxes
 from downstream.detection.settings import DetectionSettings
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -17,6 +17,8 @@ FILES = {"faster_rcnn": "faster_rcnn_fpn", "retinanet": "retinanet_fpn", "ssd": 
 STRIDES = {"faster_rcnn": (4, 8, 16, 32), "retinanet": (8, 16, 32), "ssd": (8, 16, 32)}
 NMS_POOL = 2
 """Candidates before NMS per region kept after it (mmdet: 2000 for 1000)."""
+SUBSET_SEED = 0
+"""Draws the images of `train_images` and `test_images`: the same ones for every run's own seed."""
 SSD_SIZES = (0.1, 0.25, 0.4, 0.55, 0.7, 0.85)
 """Anchor sides of SSD's five levels as shares of the image's shorter side, and the last level's upper one."""
 
@@ -185,10 +187,9 @@ def _set_data(config: Any, settings: DetectionSettings, data: DetectionData) -> 
     config.train_dataloader.update(batch_size=settings.batch_size, num_workers=settings.workers)
     config.test_dataloader.dataset = _dataset(data, data.test, test_pipeline, settings, test=True)
     config.test_dataloader.update(batch_size=settings.test_batch_size, num_workers=settings.workers)
-    # Without an annotation file CocoMetric takes the ground truth from the data samples: any layout, any
-    # subset.
+    # Without an annotation file CocoMetric takes the ground truth from the data samples: any subset.
     config.test_evaluator = [
-        {"type": "CocoMetric", "metric": "bbox"},
+        {"type": "ExactCocoMetric", "metric": "bbox"},
         {"type": "VOCMetric", "metric": "mAP", "iou_thrs": 0.5, "eval_mode": "11points"},
     ]
 
@@ -200,17 +201,15 @@ def _concatenated(parts: list[dict[str, Any]]) -> dict[str, Any]:
 def _dataset(
     data: DetectionData, part: Part, pipeline: Any, settings: DetectionSettings, *, test: bool
 ) -> dict[str, Any]:
-    where: dict[str, Any] = (
-        {"type": "CountingCocoDataset", "data_prefix": {"img": f"{part.images.absolute()}/"}}
-        if data.layout == "coco"
-        else {"type": "CountingVOCDataset", "data_prefix": {"sub_data_root": f"{part.images.absolute()}/"}}
-    )
-    if not test:
-        where["filter_cfg"] = {"filter_empty_gt": True, "min_size": 32}
+    chosen: dict[str, Any] = {}
     if limit := settings.test_images if test else settings.train_images:
-        where["indices"] = limit
+        chosen["indices"] = balanced_subset(part.annotations, limit, SUBSET_SEED)
+        if test:
+            require_boxes(part.annotations, chosen["indices"], "detection.test_images")
     return {
-        **where,
+        **chosen,
+        "type": "CountingCocoDataset",
+        "data_prefix": {"img": f"{part.images.absolute()}/"},
         "ann_file": str(part.annotations.absolute()),
         "metainfo": {"classes": data.classes},
         "test_mode": test,

@@ -1,11 +1,13 @@
-"""Detection data by manifest: which files, which layout, which classes."""
+"""Prepared detection data: normalised annotation files, the pictures they name, and the classes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+import numpy as np
 
 from search.errors import InputError
 from search.files import read_json
@@ -22,8 +24,8 @@ class Part:
     """One annotated set of images.
 
     Attributes:
-        annotations: COCO: the JSON file. VOC: the split's text file.
-        images: COCO: the folder of images. VOC: the folder with JPEGImages/ and Annotations/.
+        annotations: The COCO JSON file.
+        images: The folder that its file names are relative to.
     """
 
     annotations: Path
@@ -36,74 +38,112 @@ class DetectionData:
 
     Attributes:
         name, stand_in, note, sha256: What the records say about it.
-        layout: ``coco`` or ``voc``.
         classes: Class names; a label is an index into them.
-        train: Parts trained on (VOC 07+12 has two).
-        test: The part evaluated on.
+        train: What is trained on.
+        test: What is evaluated on.
+        left_out: How many boxes the preparation left out, of ``train`` and ``test``.
     """
 
     name: str
     stand_in: bool
     note: str
     sha256: str | None
-    layout: Literal["coco", "voc"]
     classes: tuple[str, ...]
     train: tuple[Part, ...]
     test: Part
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_manifest(path: str | Path) -> DetectionData:
     """Read ``manifest.json`` of a prepared data set (a file, or the folder that holds it).
 
-    Keys: name, stand_in, note, sha256, root (relative to the manifest), format (``coco`` or ``voc``),
-    classes. COCO: ``train`` and ``val`` are ``{"annotations": file, "images": folder}``. VOC: both are lists
-    of year folder and split, ``VOC2007/trainval``; only one may be tested on.
+    Keys: name, stand_in, note, sha256, classes, root (of the pictures, relative to the manifest), counts, and
+    ``train`` and ``val``, both ``{"annotations": file beside the manifest, "images": folder below root}``.
     """
     file = Path(path) / "manifest.json" if Path(path).is_dir() else Path(path)
     manifest = read_json(file)
-    if missing := {"name", "stand_in", "format", "train", "val"} - set(manifest):
-        raise InputError(
-            f"no key {', '.join(sorted(missing))}", where=file, mend="prepare the detection data again"
-        )
-    layout = manifest["format"]
-    if layout not in ("coco", "voc"):
-        raise InputError(f"format {layout!r}", where=file, allowed="coco, voc")
+    again = "prepare the detection data again: python -m pipelines.prepare detection"
+    if missing := {"name", "stand_in", "format", "train", "val", "classes"} - set(manifest):
+        raise InputError(f"no key {', '.join(sorted(missing))}", where=file, mend=again)
+    if manifest["format"] != "coco":
+        raise InputError(f"format {manifest['format']!r}", where=file, allowed="coco", mend=again)
     root = file.parent / manifest.get("root", ".")
-    part = _coco_part if layout == "coco" else _voc_part
-    train, val = ([part(root, entry) for entry in _listed(manifest[split])] for split in ("train", "val"))
-    if len(val) != 1:
-        raise InputError(f"{len(val)} parts to test on", where=f"{file}: val", allowed=1)
-    named = manifest.get("classes") or (coco_classes(val[0].annotations) if layout == "coco" else VOC_CLASSES)
+    train, test = (
+        Part(file.parent / manifest[split]["annotations"], root / manifest[split]["images"])
+        for split in ("train", "val")
+    )
+    counts = manifest.get("counts", {})
     return DetectionData(
         name=manifest["name"],
         stand_in=manifest["stand_in"],
         note=manifest.get("note", ""),
         sha256=manifest.get("sha256"),
-        layout=layout,
-        classes=_in_file_order(val[0].annotations, named) if layout == "coco" else tuple(named),
-        train=tuple(train),
-        test=val[0],
+        classes=tuple(manifest["classes"]),
+        train=(train,),
+        test=test,
+        left_out={"train": counts.get("train_left_out", 0), "test": counts.get("val_left_out", 0)},
     )
 
 
-def coco_classes(annotations: Path) -> tuple[str, ...]:
-    """Category names of a COCO file in its own order."""
-    return tuple(category["name"] for category in read_json(annotations)["categories"])
+def balanced_subset(annotations: Path, count: int, seed: int) -> list[int]:
+    """Places of ``count`` images in an annotation file: drawn by ``seed``, with classes as even as they can be.
+
+    Image after image, the one is taken that comes next in a random order among those that show the class with the
+    fewest boxes so far; images without a box come last.
+
+    Args:
+        annotations: A normalised file.
+        count: How many; all if there are fewer.
+        seed: Draws the order.
+
+    Returns:
+        Places in the file's list of images, rising.
+    """
+    content = read_json(annotations)
+    places = {image["id"]: place for place, image in enumerate(content["images"])}
+    shows: dict[int, list[int]] = {place: [] for place in places.values()}
+    for entry in content["annotations"]:
+        if not entry["iscrowd"]:
+            shows[places[entry["image_id"]]].append(entry["category_id"])
+    order = [int(place) for place in np.random.default_rng(seed).permutation(len(shows))]
+    queues = {
+        category["id"]: [place for place in reversed(order) if category["id"] in shows[place]]
+        for category in content["categories"]
+    }
+    boxes = dict.fromkeys(queues, 0)
+    chosen: set[int] = set()
+    while len(chosen) < count and queues:
+        rarest = min(queues, key=lambda category: (boxes[category], category))
+        place = _next(queues[rarest], chosen)
+        if place is None:
+            del queues[rarest]
+            continue
+        chosen.add(place)
+        for category in shows[place]:
+            boxes[category] = boxes.get(category, 0) + 1
+    rest = [place for place in order if place not in chosen]
+    return sorted([*chosen, *rest[: max(count - len(chosen), 0)]])
 
 
-def _in_file_order(annotations: Path, named: Sequence[str]) -> tuple[str, ...]:
-    """mmdet numbers the labels in the order of the file, whatever order it is asked for."""
-    return tuple(name for name in coco_classes(annotations) if name in set(named))
+def _next(queue: list[int], chosen: set[int]) -> int | None:
+    while queue:
+        place = queue.pop()
+        if place not in chosen:
+            return place
+    return None
 
 
-def _listed(entry: Any) -> list[Any]:
-    return list(entry) if isinstance(entry, list) else [entry]
+def require_boxes(annotations: Path, places: list[int], setting: str) -> None:
+    """Refuse a subset of test images without a box that counts.
 
-
-def _coco_part(root: Path, entry: Mapping[str, str]) -> Part:
-    return Part(root / entry["annotations"], root / entry["images"])
-
-
-def _voc_part(root: Path, entry: str) -> Part:
-    year, _, split = entry.rpartition("/")
-    return Part(root / year / "ImageSets" / "Main" / f"{split}.txt", root / year)
+    Args:
+        annotations: A normalised file.
+        places: What :func:`balanced_subset` gave.
+        setting: The setting that asks for so few.
+    """
+    content: dict[str, Any] = read_json(annotations)
+    chosen = {content["images"][place]["id"] for place in places}
+    if not any(entry["image_id"] in chosen and not entry["iscrowd"] for entry in content["annotations"]):
+        raise InputError(
+            "none of the images has a box to evaluate", where=setting, mend="raise it, or 0 for all"
+        )

@@ -6,6 +6,6 @@ from downstream.detection import operators
 
 operators.install()
 
-from downstream.detection import backbone, checkpoints, convolution, datasets, heads, progress  # noqa: E402
+from downstream.detection import backbone, checkpoints, convolution, datasets, heads, metrics, progress  # noqa: E402
 
-__all__ = ["backbone", "checkpoints", "convolution", "datasets", "heads", "progress"]
+__all__ = ["backbone", "checkpoints", "convolution", "datasets", "heads", "metrics", "progress"]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from search.files import write_text
+from search.pictures import open_picture
 
 SIDE = 240
 """Longer side of a picture in pixels; with JPEG quality 80 a dozen pictures stay below 200 KB."""
@@ -55,7 +56,8 @@ def save_pictures(folder: Path, model: torch.nn.Module, test_set: Any, count: in
         truth = [(item["bbox"], item["bbox_label"], None) for item in sample.instances]
         boxes = zip(found.bboxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
         path = folder / f"{index:02d}.svg"
-        write_text(path, side_by_side(Path(sample.img_path), truth, list(boxes), classes))
+        turn = bool(test_set.get_data_info(index).get("turn"))
+        write_text(path, side_by_side(Path(sample.img_path), truth, list(boxes), classes, turn=turn))
         paths.append(path)
     return paths
 
@@ -65,6 +67,8 @@ def side_by_side(
     truth: Sequence[tuple[Sequence[float], int, float | None]],
     found: Sequence[tuple[Sequence[float], int, float | None]],
     classes: Sequence[str],
+    *,
+    turn: bool = False,
 ) -> str:
     """The SVG: the image twice, true boxes on the left, detections with scores on the right.
 
@@ -72,8 +76,9 @@ def side_by_side(
         image: The picture's file.
         truth, found: Boxes x1, y1, x2, y2 in the file's pixels, label, score.
         classes: Names of the labels.
+        turn: Whether the boxes are meant in the picture as its EXIF orientation turns it.
     """
-    jpeg, scale, (width, height) = _shrunk(image)
+    jpeg, scale, (width, height) = _shrunk(image, turn)
     total = 2 * width + GAP
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
@@ -101,11 +106,10 @@ def _box(box: Sequence[float], label: int, score: float | None, scale: float, cl
     )
 
 
-def _shrunk(image: Path) -> tuple[str, float, tuple[int, int]]:
+def _shrunk(image: Path, turn: bool) -> tuple[str, float, tuple[int, int]]:
     from PIL import Image
 
-    with Image.open(image) as opened:
-        picture = opened.convert("RGB")
+    picture = open_picture(image, turn=turn)
     scale = min(1.0, SIDE / max(picture.size))
     size = (round(picture.width * scale), round(picture.height * scale))
     buffer = io.BytesIO()

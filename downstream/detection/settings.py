@@ -82,8 +82,10 @@ class DetectionSettings(Settings):
         description="Test after every so many epochs too, for curves over time; 0: only at the end",
     )
     flip: float = Field(ge=0, le=1, description="Probability of a horizontal flip in training")
-    train_images: Images = Field(description="Use the first so many training images; 0 for all")
-    test_images: Images = Field(description="Use the first so many test images; 0 for all")
+    train_images: Images = Field(
+        description="Use so many training images, classes as even as can be; 0 for all"
+    )
+    test_images: Images = Field(description="Use so many test images, chosen likewise; 0 for all")
     test_batch_size: Batch = Field(description="Images a step in evaluation; no influence on the numbers")
     score_threshold: float = Field(ge=0, lt=1, description="Detections below this score are dropped")
     nms_iou: float = Field(

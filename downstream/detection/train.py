@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 
 from downstream.detection.compose import BackboneSpec, compose
 from downstream.detection.data import DetectionData
-from downstream.detection.datasets import skipped_boxes
 from downstream.detection.evaluation import evaluate, quiet
 from downstream.detection.settings import DetectionSettings
 from search.files import atomic, read_json, write_json
@@ -27,7 +26,7 @@ class Outcome:
     Attributes:
         metrics: Flat numbers for metrics.json.
         history: One row an epoch; with ``evaluate_every``, the last one has the final measures.
-        counts: Images in training and test, and boxes without area that were skipped in reading either.
+        counts: Images in training and test, and boxes that the preparation left out of either.
         model: The trained detector.
         test_set: The test data set, for pictures.
     """
@@ -89,8 +88,8 @@ def train_and_evaluate(
     counts = {
         "train_images": len(train_set) // settings.repeat,
         "test_images": len(test_set),
-        "train_boxes_skipped": skipped_boxes(train_set),
-        "test_boxes_skipped": skipped_boxes(test_set),
+        "train_boxes_skipped": data.left_out.get("train", 0),
+        "test_boxes_skipped": data.left_out.get("test", 0),
     }
     return Outcome(metrics, history, counts, runner.model, test_set)
 

@@ -4,29 +4,47 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.datasets import cifar10, layout, layout_detection, scenes, trees
+from pipelines.datasets import cifar10, coco, coco_source, layout, scenes, trees, voc_source
+from pipelines.datasets.layout_detection import normalise
+from pipelines.datasets.manifest import write_manifest
+from pipelines.datasets.opened import say
 from pipelines.datasets.settings import SceneData
+from pipelines.stage import output_folder
+from search.files import write_text
 
 
 def prepare(settings: SceneData, target: Path, cifar10_folder: Path) -> None:
-    """Write ``target``: pictures, boxes and a manifest, or a manifest of the user's folder."""
+    """Write ``target``: normalised annotation files and a manifest, and the pictures of a set that is made here."""
     if settings.stand_in is not None and settings.kind == scenes.STAND_IN:
         scenes.make(settings.stand_in, target, cifar10.load(cifar10_folder))
     elif settings.tiles is not None and settings.kind == trees.NAME:
         names = [*settings.tiles.train, *settings.tiles.val]
         trees.make(settings.tiles, target, trees.obtain(settings.folder, names))
     else:
-        _describe(settings, target)
+        _normalise(settings, target)
 
 
-def _describe(settings: SceneData, target: Path) -> None:
+def _normalise(settings: SceneData, target: Path) -> None:
     root = layout.existing_folder(settings.folder, "data.detection.folder")
-    check = layout_detection.check_voc if settings.kind == "voc" else layout_detection.check_coco
-    layout.describe(
-        target,
-        root,
-        str(settings.name),
-        check(root, settings.train or [], settings.val or [], settings.classes),
-        hashed="annotations and the list of picture names and sizes",
-        format=settings.kind,
-    )
+    read = voc_source.read if settings.kind == "voc" else coco_source.read
+    splits = {"train": settings.train or [], "val": settings.val or []}
+    sources, classes, notes = read(root, splits, settings.classes)
+    found = normalise(sources, classes, settings.smallest_side or 1)
+    said = [*notes, *found.said]
+    with output_folder(target) as folder:
+        for split, text in found.files.items():
+            write_text(folder / coco.annotation_file(split), text)
+        write_manifest(
+            folder,
+            name=str(settings.name),
+            stand_in=False,
+            note="the user's folder; sha256 is over the normalised annotations and the pictures' content",
+            sha256=found.sha256,
+            counts=found.counts,
+            root=str(root),
+            source=settings.kind,
+            left_out=found.left_out,
+            said=said,
+            **coco.layout_of(classes, {split: source.folder for split, source in sources.items()}),
+        )
+    say(said)

@@ -1,199 +1,197 @@
-"""Checks of VOC and COCO folders. Boxes without area are counted, not refused: real sets have a few."""
+"""From annotations as they were read to the normalised file: every picture is opened, every box checked.
+
+What is left out is counted by its reason; what was made up because the source lacks it is said.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
 
-from downstream.detection.data import VOC_CLASSES
-from pipelines.datasets.layout import PICTURES, Layout, existing_folder, listed
+from pipelines.datasets.annotated import Annotated, Source
+from pipelines.datasets.coco import AnnotationWriter, Box
 from pipelines.datasets.manifest import ContentHash
-from search.errors import InputError, nearest
-from search.files import read_json, sha256_file
+from pipelines.datasets.opened import open_all, shared_note
+from search.errors import InputError
+from search.pictures import Facts, shown
 
-TOLERANCE = 1.0  # pixels: VOC counts from 1, COCO rounds
+TOLERANCE = 1.0
+"""Pixels by which a box may leave its picture: VOC counts from 1, exporters round."""
+SMALL = "pictures below data.detection.smallest_side"
+NO_AREA, TINY, OUTSIDE = "without area", "below a pixel", "outside the picture"
 
 
 @dataclass
-class _Count:
-    """What one split holds."""
+class Normalised:
+    """A checked detection data set.
 
-    images: int = 0
-    boxes: int = 0
-    without_area: int = 0
+    Attributes:
+        files: The normalised annotation file of each split, as text.
+        counts: Classes, pictures and boxes, for the manifest.
+        left_out: What is not in the files, by split and reason.
+        said: What was made up or is odd, a line each.
+        sha256: Over the files and the pictures' content.
+    """
 
-    def box(
-        self, left: float, top: float, right: float, bottom: float, size: tuple[float, float], what: str
-    ) -> None:
-        """Take in one box; raise if it leaves the picture of this width and height."""
-        self.boxes += 1
-        if right <= left or bottom <= top:
-            self.without_area += 1
-            return
-        if min(left, top) < -TOLERANCE or right > size[0] + TOLERANCE or bottom > size[1] + TOLERANCE:
-            box = f"({left:g}, {top:g}, {right:g}, {bottom:g})"
-            raise InputError(f"{what}: box {box} leaves its picture of {size[0]:g} x {size[1]:g}")
+    files: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+    sha256: str = ""
 
 
-def _layout(
-    counts: dict[str, _Count], content: ContentHash, classes: Sequence[str], more: dict[str, Any]
-) -> Layout:
-    numbers = {"classes": len(classes)}
-    for split, count in counts.items():
-        if not count.images:
+def normalise(sources: dict[str, Source], classes: Sequence[str], smallest_side: int) -> Normalised:
+    """Open the pictures and check the boxes of both splits.
+
+    Args:
+        sources: ``train`` and ``val`` as they were read.
+        classes: The class names in order.
+        smallest_side: Training pictures with a shorter side are left out.
+
+    Raises:
+        InputError: A picture is damaged or of another size than written, a box leaves its picture, or nothing is
+            left to train on or to evaluate.
+    """
+    found = Normalised(counts={"classes": len(classes)})
+    content, digests = ContentHash(), {}
+    for split, source in sources.items():
+        if not source.pictures:
             raise InputError(f"the {split} split has no picture")
-        numbers[f"{split}_images"] = count.images
-        numbers[f"{split}_boxes"] = count.boxes
-        numbers[f"{split}_boxes_without_area"] = count.without_area
-    return Layout(numbers, content.hex(), list(classes), more)
+        checked = _Split(source, training=split == "train", smallest_side=smallest_side)
+        writer = AnnotationWriter(classes)
+        for picture, facts in zip(source.pictures, open_all([p.path for p in source.pictures]), strict=True):
+            checked.add(picture, facts, writer)
+        _refuse_nothing(split, checked, writer, classes, smallest_side)
+        digests[split] = checked.digests
+        found.files[split] = writer.text()
+        found.counts |= _counts(split, writer, checked.left_out)
+        found.left_out[split] = dict(sorted(checked.left_out.items()))
+        found.said += [f"{split}: {count} {what}" for what, count in sorted(source.made.items())]
+        found.said += [f"{split}: no box of {name!r}" for name in _without_box(writer, classes)]
+        content.text(found.files[split])
+        for digest in checked.digests:
+            content.text(digest)
+    found.said += shared_note(digests, "train", "val")
+    found.sha256 = content.hex()
+    return found
 
 
-def _picture(path: Path, said_by: object) -> Path:
-    if not path.is_file():
-        raise InputError(f"no such picture, though {said_by} names it", where=path)
-    if path.stat().st_size == 0:
-        raise InputError("empty file: half-copied?", where=path)
-    return path
+class _Split:
+    """The checks of one split."""
 
+    def __init__(self, source: Source, *, training: bool, smallest_side: int) -> None:
+        self.source, self.training, self.smallest_side = source, training, smallest_side
+        self.left_out = Counter({f"boxes {reason}": count for reason, count in source.left_out.items()})
+        self.digests: list[str] = []
 
-def check_coco(root: Path, train: list[str], val: list[str], classes: list[str] | None) -> Layout:
-    """Check COCO JSON files and their pictures.
+    def add(self, picture: Annotated, facts: Facts, writer: AnnotationWriter) -> None:
+        """Check one picture with its boxes and write what of it is used."""
+        size, turn = self._size(picture, facts)
+        kept = [box for box, what in picture.boxes if self._keep(box, what, size, picture.said_by)]
+        if self.training and min(size) < self.smallest_side:
+            self.left_out[SMALL] += 1
+            self.left_out["boxes of small pictures"] += len(kept)
+        elif self.training and all(box.ignored for box in kept):
+            self.left_out["pictures without a box to train on"] += 1
+            self.left_out["boxes marked crowd or difficult, of pictures without others"] += len(kept)
+        else:
+            self.digests.append(facts.digest)
+            writer.add(picture.name, size, kept, identity=picture.identity, turn=turn)
 
-    Args:
-        root: The data set's folder.
-        train: Annotation file and picture folder, relative to ``root``.
-        val: The same.
-        classes: The category names to use, a part of the files' own allowed; None: all of the training file.
-    """
-    counts, content = {"train": _Count(), "val": _Count()}, ContentHash()
-    more: dict[str, Any] = {}
-    for split, (file, folder) in (("train", train), ("val", val)):
-        path, place = root / file, root / folder
-        if not place.is_dir():
-            raise InputError(f"no such folder, the pictures of {split}", where=place)
-        coco = _coco_file(path)
-        names = [str(category["name"]) for category in coco["categories"]]
-        classes = classes or names
-        missing = set(classes) - set(names)
-        if missing:
-            raise InputError(f"no category {listed(missing)}", where=path, allowed=", ".join(names))
-        _check_coco_split(coco, path, place, counts[split], content)
-        more[split] = {"annotations": file, "images": folder}
-    return _layout(counts, content, classes or [], more)
-
-
-def _coco_file(path: Path) -> dict[str, list[dict[str, Any]]]:
-    coco = read_json(path)
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(coco, dict) or not isinstance(coco.get(key), list):
+    def _size(self, picture: Annotated, facts: Facts) -> tuple[tuple[int, int], bool]:
+        """The size that the boxes are meant in, and whether the picture must be turned for it."""
+        if facts.damage is not None:
+            mend = "mend it, or leave it out of the annotations"
+            raise InputError(facts.damage, where=shown(picture.path), mend=mend)
+        if facts.mode.startswith(("I", "F")):
+            self.source.made["pictures of 16 bits: their high byte is used"] += 1
+        stored, turned = (facts.width, facts.height), (facts.height, facts.width)
+        if picture.size is None:
+            self.source.made["sizes that the annotations lack: taken from the picture"] += 1
+            return stored, False
+        if facts.exchanged and picture.size == turned != stored:
+            self.source.made["pictures with an EXIF orientation, boxes in the turned picture"] += 1
+            return turned, True
+        if picture.size != stored:
             raise InputError(
-                f"no list {key!r} in it", where=path, allowed="COCO JSON: images, annotations, categories"
+                f"is {facts.width} x {facts.height}, {picture.said_by} says {picture.size[0]} x {picture.size[1]}",
+                where=shown(picture.path),
+                mend="its boxes belong to a picture of another size: put that one here, or scale them",
             )
-    return coco
+        if facts.orientation != 1:
+            sure = facts.exchanged and stored != turned
+            self.source.made[
+                "pictures with an EXIF orientation, boxes in the stored picture"
+                + ("" if sure else f" (taken so, their size cannot tell: {shown(picture.name)} ...)")
+            ] += 1
+        return stored, False
 
-
-def _check_coco_split(
-    coco: dict[str, list[dict[str, Any]]], path: Path, folder: Path, count: _Count, content: ContentHash
-) -> None:
-    content.text(sha256_file(path))
-    sizes: dict[Any, tuple[float, float]] = {}
-    for image in coco["images"]:
-        picture = _picture(folder / str(_key(image, "file_name", "image", path)), path)
-        content.text(f"{image['file_name']} {picture.stat().st_size}")
-        sizes[_key(image, "id", "image", path)] = (
-            float(_key(image, "width", "image", path)),
-            float(_key(image, "height", "image", path)),
-        )
-        count.images += 1
-    categories = {_key(category, "id", "category", path) for category in coco["categories"]}
-    for annotation in coco["annotations"]:
-        what = f"{path}: annotation {annotation.get('id')}"
-        image_id, category = (
-            _key(annotation, key, "annotation", path) for key in ("image_id", "category_id")
-        )
-        if image_id not in sizes:
-            raise InputError(f"{what}: no image has its image_id {image_id}")
-        if category not in categories:
-            raise InputError(f"{what}: no category has its category_id {category}")
-        x, y, width, height = _four(_key(annotation, "bbox", "annotation", path), what)
-        count.box(x, y, x + width, y + height, sizes[image_id], what)
-
-
-def _key(entry: dict[str, Any], key: str, kind: str, path: Path) -> Any:
-    if key not in entry:
-        raise InputError(f"{kind} {entry.get('id', entry.get('file_name'))} has no {key!r}", where=path)
-    return entry[key]
-
-
-def _four(box: Any, what: str) -> tuple[float, float, float, float]:
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(edge, int | float) for edge in box):
-        raise InputError(f"{what}: bbox {box} is not [x, y, width, height]")
-    return (box[0], box[1], box[2], box[3])
-
-
-def check_voc(root: Path, train: list[str], val: list[str], classes: list[str] | None) -> Layout:
-    """Check year folders of a VOCdevkit.
-
-    Args:
-        root: The data set's folder.
-        train: Year folder and split, e.g. ``VOC2007/trainval``; several are joined.
-        val: The same.
-        classes: The class names; None: the 20 of VOC.
-    """
-    names = tuple(classes or VOC_CLASSES)
-    counts, content = {"train": _Count(), "val": _Count()}, ContentHash()
-    more: dict[str, Any] = {"train": train, "val": val}
-    for split, sources in (("train", train), ("val", val)):
-        for source in sources:
-            year, _, part = source.rpartition("/")
-            for identity in _voc_split(root / year, part):
-                _check_voc_picture(root / year, identity, names, counts[split], content)
-    return _layout(counts, content, names, more)
-
-
-def _voc_split(folder: Path, part: str) -> Iterator[str]:
-    existing_folder(str(folder), "data.detection.folder")
-    path = folder / "ImageSets" / "Main" / f"{part}.txt"
-    if not path.is_file():
-        there = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt") if "_" not in file.stem))
-        raise InputError("no such split file", where=path, allowed=there or "ImageSets/Main/<split>.txt")
-    return iter([line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()])
-
-
-def _check_voc_picture(
-    folder: Path, identity: str, classes: tuple[str, ...], count: _Count, content: ContentHash
-) -> None:
-    path = folder / "Annotations" / f"{identity}.xml"
-    try:
-        annotation = ElementTree.parse(path).getroot()
-    except FileNotFoundError:
-        raise InputError("no such annotation, though its split names it", where=path) from None
-    except ElementTree.ParseError as error:
-        raise InputError(f"not valid XML ({error})", where=path) from None
-    pictures = folder / "JPEGImages"
-    there = (pictures / f"{identity}{suffix}" for suffix in PICTURES)
-    picture = _picture(next((file for file in there if file.is_file()), pictures / f"{identity}.jpg"), path)
-    content.text(f"{sha256_file(path)} {picture.name} {picture.stat().st_size}")
-    size = (_number(annotation, "size/width", path), _number(annotation, "size/height", path))
-    for entry in annotation.findall("object"):
-        name = (entry.findtext("name") or "").strip()
-        if name not in classes:
-            close = nearest(name, classes)
-            hint = f"did you mean {close!r}?" if close else "set data.detection.classes in params.yaml"
+    def _keep(self, box: Box, what: str, size: tuple[int, int], said_by: Path) -> bool:
+        """Whether a box is used; counts why not."""
+        right, bottom, origin = box.x + box.width, box.y + box.height, self.source.origin
+        if box.width <= 0 or box.height <= 0:
+            self.left_out[f"boxes {NO_AREA}"] += 1
+            return False
+        if (
+            min(box.x, box.y) + origin < -TOLERANCE
+            or right + origin > size[0] + TOLERANCE
+            or bottom + origin > size[1] + TOLERANCE
+        ):
+            edges = ", ".join(f"{edge + origin:g}" for edge in (box.x, box.y, right, bottom))
+            place = what if what == str(said_by) else f"{said_by}: {what}"
             raise InputError(
-                f"class {name!r} is not in the list", where=path, allowed=", ".join(classes), mend=hint
+                f"{place}: box ({edges}) leaves its picture of {size[0]} x {size[1]}", mend="cut or remove it"
             )
-        edges = [_number(entry, f"bndbox/{edge}", path) for edge in ("xmin", "ymin", "xmax", "ymax")]
-        count.box(edges[0], edges[1], edges[2], edges[3], size, str(path))
-    count.images += 1
+        if box.width < 1 or box.height < 1:
+            self.left_out[f"boxes {TINY}"] += 1
+            return False
+        if min(right, size[0]) <= max(box.x, 0) or min(bottom, size[1]) <= max(box.y, 0):
+            self.left_out[f"boxes {OUTSIDE}"] += 1
+            return False
+        return True
 
 
-def _number(element: ElementTree.Element, name: str, path: Path) -> float:
-    text = element.findtext(name)
-    try:
-        return float(text or "")
-    except ValueError:
-        raise InputError(f"{name} is {text!r}, not a number", where=path) from None
+def _refuse_nothing(
+    split: str, checked: _Split, writer: AnnotationWriter, classes: Sequence[str], smallest_side: int
+) -> None:
+    """Refuse a training split without a picture and a test split without a box that counts."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(checked.left_out.items()) if count)
+    where = checked.source.pictures[0].said_by
+    if split == "train" and not writer.images:
+        small = checked.left_out[SMALL]
+        raise InputError(
+            f"no training picture is left ({reasons or 'no boxes'})",
+            where=where,
+            allowed=f"pictures with a box of {', '.join(classes)}",
+            mend=f"data.detection.smallest_side {smallest_side} leaves out {small}: lower it"
+            if small
+            else None,
+        )
+    counted = [entry for entry in writer.annotations if not entry["iscrowd"]]
+    if not counted:
+        marked = len(writer.annotations)
+        raise InputError(
+            f"the {split} split has no box to evaluate ({marked} marked crowd or difficult; {reasons or 'no others'})",
+            where=where,
+            allowed=f"boxes of {', '.join(classes)} that are neither crowd nor difficult",
+        )
+
+
+def _without_box(writer: AnnotationWriter, classes: Sequence[str]) -> list[str]:
+    there = {entry["category_id"] - 1 for entry in writer.annotations}
+    return [name for label, name in enumerate(classes) if label not in there]
+
+
+def _counts(split: str, writer: AnnotationWriter, left_out: Counter[str]) -> dict[str, int]:
+    ignored = sum(entry["iscrowd"] for entry in writer.annotations)
+    difficult = sum(entry["difficult"] for entry in writer.annotations)
+    return {
+        f"{split}_images": len(writer.images),
+        f"{split}_boxes": len(writer.annotations),
+        f"{split}_boxes_without_area": left_out[f"boxes {NO_AREA}"],
+        f"{split}_boxes_crowd": ignored - difficult,
+        f"{split}_boxes_difficult": difficult,
+        f"{split}_left_out": sum(count for reason, count in left_out.items() if reason.startswith("boxes")),
+    }

@@ -71,7 +71,7 @@ def compose(
         index = int(random.integers(len(images)))
         box = _place(random, int(labels[index]), boxes, settings)
         if box is not None:
-            scene.paste(upscale(images[index], box.width, box.height), (box.x, box.y))
+            scene.paste(upscale(images[index], int(box.width), int(box.height)), (int(box.x), int(box.y)))
             boxes.append(box)
     return np.asarray(scene), boxes
 

@@ -150,6 +150,12 @@ class SceneData(Settings):
         "then its picture folder, relative to folder",
     )
     val: list[FilePath] | None = Field(None, description="like train")
+    smallest_side: int | None = Field(
+        None,
+        gt=0,
+        le=10_000,
+        description="kinds voc, coco: training pictures with a shorter side (pixels) are left out",
+    )
     stand_in: Scenes | None = Field(None, description="kind cifar10-scenes: how the stand-in is made")
     tiles: TreeTiles | None = Field(
         None, description="kind deepforest-trees: how the photographs are split and cut"
@@ -160,7 +166,8 @@ class SceneData(Settings):
         _need(self, "cifar10-scenes", stand_in=self.stand_in)
         _need(self, "deepforest-trees", tiles=self.tiles)
         for kind in ("voc", "coco"):
-            _need(self, kind, folder=self.folder, name=self.name, train=self.train, val=self.val)
+            values = {key: getattr(self, key) for key in ("folder", "name", "train", "val", "smallest_side")}
+            _need(self, kind, **values)
         if self.kind == "coco" and not all(len(split or []) == 2 for split in (self.train, self.val)):
             raise ValueError("kind 'coco' needs train and val as [annotation file, picture folder]")
         if self.kind == "voc" and len(self.val or []) != 1:

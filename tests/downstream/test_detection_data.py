@@ -11,8 +11,10 @@ from PIL import Image
 
 pytest.importorskip("mmdet", reason="the extra 'detection' is not installed")
 
-from downstream.detection.data import read_manifest  # noqa: E402
-from downstream.detection.datasets import CountingCocoDataset, CountingVOCDataset  # noqa: E402
+from downstream.detection.data import Part, balanced_subset, read_manifest  # noqa: E402
+from downstream.detection.datasets import CountingCocoDataset  # noqa: E402
+from pipelines.datasets.settings import SceneData  # noqa: E402
+from pipelines.prepare import prepare  # noqa: E402
 from search.errors import InputError  # noqa: E402
 from search.files import read_json, write_json  # noqa: E402
 
@@ -60,7 +62,7 @@ def make_scenes(folder: Path, train: int = 8, val: int = 4, size: int = 64) -> P
 
 
 def make_voc(folder: Path, boxes: list[tuple[int, int, int, int]], suffix: str = ".jpg") -> Path:
-    """A prepared VOC data set of one picture of 64 x 48 pixels, in training and test."""
+    """A VOC folder of one picture of 64 x 48 pixels, in training and test, prepared in ``folder/data``."""
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / "VOC2007" / name).mkdir(parents=True)
     Image.new("RGB", (64, 48)).save(folder / "VOC2007" / "JPEGImages" / f"000001{suffix}")
@@ -75,16 +77,23 @@ def make_voc(folder: Path, boxes: list[tuple[int, int, int, int]], suffix: str =
     )
     for split in ("trainval", "test"):
         (folder / "VOC2007" / "ImageSets" / "Main" / f"{split}.txt").write_text("000001\n")
-    manifest = {"name": "tiny-voc", "stand_in": False, "format": "voc", "classes": ["dog", "cat"]}
-    write_json(folder / "manifest.json", {**manifest, "train": ["VOC2007/trainval"], "val": ["VOC2007/test"]})
-    return folder
+    settings = SceneData(
+        kind="voc",
+        folder=str(folder),
+        name="tiny-voc",
+        classes=["dog", "cat"],
+        smallest_side=32,
+        train=["VOC2007/trainval"],
+        val=["VOC2007/test"],
+    )
+    return prepare("detection", settings, folder / "data")
 
 
-def voc_dataset(folder: Path, split: str, classes: tuple[str, ...], **more: Any) -> CountingVOCDataset:
-    """The data set of one split in a year's folder."""
-    return CountingVOCDataset(
-        ann_file=str(folder / "ImageSets" / "Main" / f"{split}.txt"),
-        data_prefix={"sub_data_root": f"{folder}/"},
+def dataset_of(part: Part, classes: tuple[str, ...], **more: Any) -> CountingCocoDataset:
+    """The data set that mmdet reads a part with."""
+    return CountingCocoDataset(
+        ann_file=str(part.annotations),
+        data_prefix={"img": f"{part.images}/"},
         metainfo={"classes": classes},
         **more,
     )
@@ -92,21 +101,18 @@ def voc_dataset(folder: Path, split: str, classes: tuple[str, ...], **more: Any)
 
 def test_coco_manifest(tmp_path: Path) -> None:
     data = read_manifest(make_scenes(tmp_path))
-    assert (data.name, data.stand_in, data.layout, data.classes) == ("tiny-scenes", True, "coco", CLASSES)
+    assert (data.name, data.stand_in, data.classes) == ("tiny-scenes", True, CLASSES)
     assert data.test.annotations == tmp_path / "annotations" / "val.json"
     assert [part.images for part in data.train] == [tmp_path / "images" / "train"]
 
 
-def test_classes_follow_the_files_order_since_the_labels_do(tmp_path: Path) -> None:
+def test_labels_follow_the_names_whatever_the_files_order(tmp_path: Path) -> None:
     manifest = read_json(make_scenes(tmp_path) / "manifest.json")
     write_json(tmp_path / "manifest.json", {**manifest, "classes": ["stripes", "square"]})
     data = read_manifest(tmp_path)
+    assert data.classes == ("stripes", "square")
     part = data.test
-    dataset = CountingCocoDataset(
-        ann_file=str(part.annotations),
-        data_prefix={"img": f"{part.images}/"},
-        metainfo={"classes": data.classes},
-    )
+    dataset = dataset_of(part, data.classes)
     wanted = {a["image_id"]: [] for a in read_json(part.annotations)["annotations"]}
     names = {5: "square", 6: "stripes"}
     for annotation in read_json(part.annotations)["annotations"]:
@@ -134,10 +140,8 @@ def test_coco_boxes_without_area_are_skipped_and_counted(tmp_path: Path) -> None
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_voc_boxes_without_area_are_skipped_and_counted(tmp_path: Path, suffix: str) -> None:
     data = read_manifest(make_voc(tmp_path, [(1, 1, 20, 30), (5, 5, 5, 20), (9, 30, 12, 20)], suffix))
-    assert data.layout == "voc" and data.classes == ("dog", "cat")
-    dataset = voc_dataset(data.test.images, "test", data.classes, test_mode=True)
-    info = dataset.get_data_info(0)
-    assert dataset.skipped_boxes == 2
+    assert data.classes == ("dog", "cat") and data.left_out == {"train": 2, "test": 2}
+    info = dataset_of(data.test, data.classes, test_mode=True).get_data_info(0)
     # VOC counts pixels from 1, mmdet from 0.
     assert [(item["bbox"], item["bbox_label"]) for item in info["instances"]] == [([0, 0, 19, 29], 1)]
     assert Path(info["img_path"]).is_file() and info["img_path"].endswith(suffix)
@@ -146,9 +150,8 @@ def test_voc_boxes_without_area_are_skipped_and_counted(tmp_path: Path, suffix: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "yolo"}, "format 'yolo'; allowed: coco, voc"),
+        ({"format": "yolo"}, "format 'yolo'; allowed: coco; prepare the detection data again"),
         ({"val": None}, "no key val"),
-        ({"format": "voc", "train": ["a/b"], "val": ["a/b", "c/d"]}, "2 parts to test on"),
     ],
 )
 def test_a_broken_manifest_is_one_clear_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -161,10 +164,32 @@ def test_a_broken_manifest_is_one_clear_line(tmp_path: Path, change: dict[str, A
 
 
 @pytest.mark.skipif(not BCCD.is_dir(), reason="the BCCD data is not beside the repository")
-def test_real_voc_data_with_its_two_degenerate_boxes() -> None:
-    classes = ("RBC", "WBC", "Platelets")
-    parts = [voc_dataset(BCCD, split, classes) for split in ("trainval", "test")]
+def test_real_voc_data_with_its_two_degenerate_boxes(tmp_path: Path) -> None:
+    classes = ["RBC", "WBC", "Platelets"]
+    split = {"train": ["BCCD/trainval"], "val": ["BCCD/test"]}
+    settings = SceneData(
+        kind="voc", folder=str(BCCD.parent), name="bccd", classes=classes, smallest_side=32, **split
+    )
+    data = read_manifest(prepare("detection", settings, tmp_path))
+    parts = [dataset_of(part, data.classes) for part in (*data.train, data.test)]
     assert sum(len(part) for part in parts) == 364
-    assert sum(part.skipped_boxes for part in parts) == 2
+    assert sum(data.left_out.values()) == 2
     boxes = sum(len(part.get_data_info(i)["instances"]) for part in parts for i in range(len(part)))
     assert boxes == 4888 - 2  # data.md: 4,888 boxes, two of them degenerate
+
+
+def test_a_subset_has_classes_as_even_as_they_can_be(tmp_path: Path) -> None:
+    images = [{"id": number, "file_name": f"{number}.jpg", "width": 9, "height": 9} for number in range(40)]
+    label = [0 if number % 10 else 1 for number in range(40)]  # 36 of the first class, 4 of the second
+    annotations = [
+        {"id": n, "image_id": n, "category_id": label[n], "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
+        for n in range(40)
+    ]
+    categories = [{"id": 0, "name": "many"}, {"id": 1, "name": "few"}]
+    path = tmp_path / "a.json"
+    write_json(path, {"images": images, "annotations": annotations, "categories": categories})
+    chosen = balanced_subset(path, 8, 0)
+    assert chosen == sorted(chosen) and len(set(chosen)) == 8
+    assert [sum(label[place] == c for place in chosen) for c in (0, 1)] == [4, 4]
+    assert balanced_subset(path, 8, 0) == chosen != balanced_subset(path, 8, 1)
+    assert balanced_subset(path, 99, 0) == list(range(40))

@@ -18,11 +18,13 @@ from downstream.detection import train as training  # noqa: E402
 from downstream.detection.compose import CONFIGS, FILES, BackboneSpec, compose  # noqa: E402
 from downstream.detection.convolution import BinaryConv  # noqa: E402
 from downstream.detection.cost import count_backbone, count_detector  # noqa: E402
-from downstream.detection.data import DetectionData, Part, coco_classes, read_manifest  # noqa: E402
+from downstream.detection.data import DetectionData, read_manifest  # noqa: E402
 from downstream.detection.evaluation import evaluate  # noqa: E402
 from downstream.detection.pictures import save_pictures, side_by_side  # noqa: E402
 from downstream.detection.progress import HistoryHook  # noqa: E402
 from downstream.detection.settings import DetectionSettings  # noqa: E402
+from pipelines.datasets.settings import SceneData  # noqa: E402
+from pipelines.prepare import prepare  # noqa: E402
 from search.errors import InputError  # noqa: E402
 from search.weights import hash_state  # noqa: E402
 from tests.downstream.test_detection_data import make_scenes, make_voc  # noqa: E402
@@ -180,7 +182,7 @@ def test_perfect_detections_score_one(
         return batch["data_samples"]
 
     monkeypatch.setattr(runner.model, "test_step", answer)
-    # COCO's precision of perfect detections is 1 up to its epsilon; CocoMetric rounds to 3 decimals.
+    # COCO's precision of perfect detections is 1 up to its epsilon.
     assert evaluate(runner) == pytest.approx({"coco_map": 1.0, "coco_map50": 1.0, "voc_map50": 1.0})
 
 
@@ -195,16 +197,18 @@ def test_voc_data_trains_and_evaluates(tmp_path: Path) -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real photographs are not beside the repository")
 @pytest.mark.parametrize("name", ["aquarium", "bccd"])
 def test_real_photographs_in_both_layouts(name: str, tmp_path: Path) -> None:
-    if name == "aquarium":
-        root = SHARED / "aquarium_416"
-        train, val = (Part(root / f"{split}.json", root / split) for split in ("train", "valid"))
-        data = DetectionData(name, False, "", None, "coco", coco_classes(val.annotations), (train,), val)
-    else:
-        root = SHARED / "bccd" / "BCCD"
-        train, val = (
-            Part(root / "ImageSets" / "Main" / f"{split}.txt", root) for split in ("trainval", "test")
-        )
-        data = DetectionData(name, False, "", None, "voc", ("RBC", "WBC", "Platelets"), (train,), val)
+    source: dict[str, Any] = {
+        "aquarium": {"kind": "coco", "train": ["train.json", "train"], "val": ["valid.json", "valid"]},
+        "bccd": {
+            "kind": "voc",
+            "classes": ["RBC", "WBC", "Platelets"],
+            "train": ["BCCD/trainval"],
+            "val": ["BCCD/test"],
+        },
+    }[name]
+    folder = str(SHARED / {"aquarium": "aquarium_416", "bccd": "bccd"}[name])
+    chosen = SceneData(folder=folder, name=name, smallest_side=32, **source)
+    data = read_manifest(prepare("detection", chosen, tmp_path / "data"))
     scale = [96, 96]
     outcome = run(
         tmp_path, data, epochs=1, train_images=8, test_images=4, train_scales=[scale], test_scale=scale
@@ -263,7 +267,7 @@ def test_settings_reach_the_config(scenes: DetectionData) -> None:
     assert config.optim_wrapper.optimizer.lr == 0.02 and config.optim_wrapper.clip_grad is None
     assert config.param_scheduler[0].end == 2 and config.param_scheduler[1].milestones == [1, 2]
     assert config.train_dataloader.dataset.times == 3
-    assert config.test_dataloader.dataset.indices == 2
+    assert len(config.test_dataloader.dataset.indices) == 2
     final = config.model.test_cfg.rcnn
     assert (final.nms.iou_threshold, final.max_per_img, final.score_thr) == (0.6, 7, 0.05)
     assert config.model.roi_head.bbox_head.num_classes == 2

@@ -13,6 +13,7 @@ from pipelines.datasets.manifest import read_manifest
 from pipelines.datasets.settings import ImageFolderData, ReidData, SceneData
 from pipelines.prepare import prepare
 from search.errors import InputError
+from search.files import read_json
 from search.image_folder import EXTENSIONS
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -142,7 +143,7 @@ def test_caltech101(tmp_path: Path) -> None:
 
 
 def coco_data(folder: Path | str, **changes: object) -> SceneData:
-    values: dict = {"train": ["train.json", "train"], "val": ["val.json", "val"]}
+    values: dict = {"train": ["train.json", "train"], "val": ["val.json", "val"], "smallest_side": 30}
     return SceneData.model_validate(
         {"kind": "coco", "folder": str(folder), "name": "mine", **values, **changes}
     )
@@ -165,14 +166,21 @@ def write_coco(folder: Path, split: str, image: dict | None = None, **annotation
     (folder / f"{split}.json").write_text(json.dumps(content))
 
 
-def test_coco_is_described_in_place(coco: Path, tmp_path: Path) -> None:
-    write_coco(coco, "val", bbox=[3, 3, 0, 5])
+def test_coco_is_normalised_beside_its_pictures(coco: Path, tmp_path: Path) -> None:
     manifest = read_manifest(prepare("detection", coco_data(coco), tmp_path / "data"))
     assert manifest["format"] == "coco"
     assert manifest["classes"] == ["cat", "dog"]
-    assert manifest["train"] == {"annotations": "train.json", "images": "train"}
-    assert manifest["counts"]["val_boxes"] == manifest["counts"]["val_boxes_without_area"] == 1
-    assert manifest["counts"]["train_boxes_without_area"] == 0
+    assert manifest["train"] == {"annotations": "annotations/train.json", "images": "train"}
+    assert manifest["counts"]["val_boxes"] == 1 and manifest["counts"]["val_boxes_without_area"] == 0
+    normalised = read_json(tmp_path / "data" / "detection" / "annotations" / "val.json")
+    assert normalised == {
+        "images": [{"id": 7, "file_name": "1.jpg", "width": 40, "height": 30}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 1, "bbox": [0, 0, 40, 30], "area": 1200, "iscrowd": 0,
+             "difficult": 0}
+        ],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -210,13 +218,17 @@ def test_coco_files_and_classes(coco: Path, tmp_path: Path) -> None:
 
 def test_coco_sets_of_others(tmp_path: Path) -> None:
     aquarium = coco_data(shared("aquarium_416"), val=["valid.json", "valid"])
-    counts = read_manifest(prepare("detection", aquarium, tmp_path))["counts"]
-    assert (counts["train_images"], counts["val_images"]) == (448, 127)
+    manifest = read_manifest(prepare("detection", aquarium, tmp_path))
+    counts = manifest["counts"]
+    assert (counts["train_images"], counts["val_images"]) == (447, 127)
+    assert manifest["left_out"]["train"]["pictures without a box to train on"] == 1
     both = ["instances.json", "images"]
-    counts = read_manifest(
+    manifest = read_manifest(
         prepare("detection", coco_data(shared("coco_free"), train=both, val=both), tmp_path)
-    )["counts"]
+    )
+    counts = manifest["counts"]
     assert (counts["classes"], counts["val_images"], counts["val_boxes"]) == (80, 84, 792)
+    assert any("84 of 84 val pictures are train pictures too" in line for line in manifest["said"])
 
 
 # ---- VOC
@@ -227,7 +239,7 @@ XML = """<annotation><size><width>40</width><height>30</height></size>
 
 
 def voc_data(folder: Path | str, **changes: object) -> SceneData:
-    values: dict = {"train": ["VOC2007/trainval"], "val": ["VOC2007/test"]}
+    values: dict = {"train": ["VOC2007/trainval"], "val": ["VOC2007/test"], "smallest_side": 30}
     return SceneData.model_validate(
         {"kind": "voc", "folder": str(folder), "name": "VOC", **values, **changes}
     )
@@ -245,11 +257,11 @@ def voc(tmp_path: Path) -> Path:
     return tmp_path / "user"
 
 
-def test_voc_is_described_in_place(voc: Path, tmp_path: Path) -> None:
+def test_voc_is_normalised_beside_its_pictures(voc: Path, tmp_path: Path) -> None:
     manifest = read_manifest(prepare("detection", voc_data(voc), tmp_path / "data"))
-    assert manifest["format"] == "voc"
+    assert (manifest["format"], manifest["source"]) == ("coco", "voc")
     assert len(manifest["classes"]) == 20
-    assert manifest["train"] == ["VOC2007/trainval"]
+    assert manifest["train"] == {"annotations": "annotations/train.json", "images": "."}
     assert manifest["counts"]["train_boxes"] == 1
 
 
@@ -281,7 +293,7 @@ def test_bccd_has_two_boxes_without_area(tmp_path: Path) -> None:
     settings = voc_data(shared("bccd"), train=["BCCD/trainval"], val=["BCCD/test"], classes=classes)
     counts = read_manifest(prepare("detection", settings, tmp_path))["counts"]
     assert counts["train_images"] + counts["val_images"] == 364
-    assert counts["train_boxes"] + counts["val_boxes"] == 4888
+    assert counts["train_boxes"] + counts["val_boxes"] == 4888 - 2
     assert counts["train_boxes_without_area"] + counts["val_boxes_without_area"] == 2
 
 

@@ -236,15 +236,22 @@ def test_the_real_faces(tmp_path: Path) -> None:
     [
         (ImageFolderData, {"kind": "folder", "name": "x"}, "kind 'folder' needs folder and classes"),
         (ImageFolderData, {"kind": "cifar10-folder"}, "kind 'cifar10-folder' needs stand_in"),
-        (SceneData, {"kind": "voc"}, "kind 'voc' needs folder and name and train and val"),
+        (SceneData, {"kind": "voc"}, "kind 'voc' needs folder and name and train and val and smallest_side"),
         (
             SceneData,
-            {"kind": "coco", "folder": "x", "name": "x", "train": ["a"], "val": ["b"]},
+            {"kind": "coco", "folder": "x", "name": "x", "smallest_side": 1, "train": ["a"], "val": ["b"]},
             "annotation file",
         ),
         (
             SceneData,
-            {"kind": "voc", "folder": "x", "name": "x", "train": ["a/b"], "val": ["a/b", "c/d"]},
+            {
+                "kind": "voc",
+                "folder": "x",
+                "name": "x",
+                "smallest_side": 1,
+                "train": ["a/b"],
+                "val": ["a/b", "c/d"],
+            },
             "exactly one",
         ),
         (ReidData, {"kind": "market1501"}, "kind 'market1501' needs folder"),

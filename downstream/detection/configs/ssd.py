@@ -81,6 +81,5 @@ model = dict(
 )
 train_pipeline[2].update(scales=[(300, 300)], keep_ratio=False)  # noqa: F405
 test_pipeline[1].update(scale=(300, 300), keep_ratio=False)  # noqa: F405
-for part in train_dataloader["dataset"]["dataset"]["datasets"]:  # noqa: F405
-    part["pipeline"] = train_pipeline  # noqa: F405
+train_dataloader["dataset"]["dataset"]["pipeline"] = train_pipeline  # noqa: F405
 val_dataloader["dataset"]["pipeline"] = test_dataloader["dataset"]["pipeline"] = test_pipeline  # noqa: F405
