@@ -1,0 +1,307 @@
+"""1-bit layers on native kernels, with backward, double backward and forward-mode rules.
+
+A map that 1-bit layers read is a pair: ``planes``, its signs in int8, and a *proxy*, a float tensor of the same
+shape without storage, which carries the graph. What a layer gives back for the proxy is the gradient in the signs;
+:func:`signed` leads it through the estimator to the map, once for all layers that read it.
+
+Where a derivative of the derivative is wanted, a layer's backward is that of its plain twin (:mod:`.plain`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from search.depthwise import depthwise_conv2d
+from search.kernels import operators, plain
+from search.kernels.norms import Norm
+from search.kernels.operators import ESTIMATORS
+
+Maybe = Tensor | None
+
+
+def _proxy(x: Tensor, has_tangent: bool) -> Tensor:
+    """Zeros of the shape of ``x``, all at one place; each at its own where a tangent will need the same layout."""
+    if has_tangent:
+        return torch.zeros(x.shape)
+    return x.new_empty(0).set_(x.new_zeros(1).untyped_storage(), 0, x.shape, (0,) * x.dim())  # type: ignore[call-overload]
+
+
+class _Signed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, estimator: str, has_tangent: bool) -> tuple[Tensor, Tensor]:
+        ctx.estimator = estimator
+        ctx.save_for_backward(x)
+        ctx.save_for_forward(x)
+        planes = operators.planes(x)
+        ctx.mark_non_differentiable(planes)
+        return _proxy(x, has_tangent), planes
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        from search.binary import estimate
+
+        (x,) = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return estimate(gradients[0], x, ctx.estimator), None, None
+        return operators.estimate(gradients[0].contiguous(), x, ESTIMATORS[ctx.estimator]), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return operators.estimate(tangents[0].contiguous(), x, ESTIMATORS[ctx.estimator]), None
+
+
+def signed(x: Tensor, estimator: str) -> tuple[Tensor, Tensor]:
+    """The proxy and the planes of sign(x), x (N, C, H, W); the gradient passes by ``estimator``."""
+    has_tangent = forward_ad.unpack_dual(x).tangent is not None if forward_ad._current_level >= 0 else False
+    return _Signed.apply(x.contiguous(), estimator, has_tangent)
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """What a block needs beside tensors.
+
+    Attributes:
+        stride, dilation: Of the depthwise convolution, which keeps the size at stride 1.
+        border: What it pads with: -1, 0 or 1.
+        estimator: Of the sign between the convolutions.
+        first, second: The norms.
+    """
+
+    stride: int
+    dilation: int
+    border: int
+    estimator: str
+    first: Norm
+    second: Norm
+
+    @property
+    def again(self) -> BlockPlan:
+        """The same without updates of running statistics."""
+        return replace(self, first=self.first.again, second=self.second.again)
+
+
+class _Block(torch.autograd.Function):
+    """sign - depthwise - norm - sign - pointwise - norm."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        proxy: Tensor,
+        planes: Tensor,
+        w1: Tensor,
+        gamma1: Maybe,
+        bias1: Maybe,
+        w2: Tensor,
+        gamma2: Maybe,
+        bias2: Maybe,
+        plan: BlockPlan,
+    ) -> Tensor:
+        inner, sums = operators.depthwise_sums(planes, w1, plan.stride, plan.dilation, plan.border)
+        count = inner.numel() // inner.shape[1]
+        taps = w1.shape[-1] ** 2
+        first = operators.integer_norm(sums, count, w1, taps, *plan.first.arguments(gamma1, bias1))
+        outer, sums = operators.pointwise_sums(inner, first, w2)
+        largest = operators.LARGEST_BYTE + 1  # no sign follows: no thresholds
+        second = operators.integer_norm(sums, count, w2, largest, *plan.second.arguments(gamma2, bias2))
+        ctx.plan = plan
+        ctx.set_materialize_grads(False)  # a tangent that is not there is None
+        saved = (proxy, planes, w1, gamma1, bias1, w2, gamma2, bias2, inner, first, outer, second)
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
+        return operators.normalise(outer, second)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Maybe, ...]:
+        plan: BlockPlan = ctx.plan
+        inputs = ctx.saved_tensors[:8]
+        if torch.is_grad_enabled():
+            found = _twice(lambda *given: plain_block(*given, plan.again), inputs, gradients[0])
+            return *found, None
+        _, planes, w1, gamma1, _, w2, gamma2, _, inner, first, outer, second = ctx.saved_tensors
+        g = gradients[0].contiguous()
+        d2, affine2 = operators.norm_derivative(g, outer, second, plan.second.evaluate)
+        estimator = ESTIMATORS[plan.estimator]
+        z, in_w2, sums = operators.pointwise_gradients(g, outer, d2, inner, first, estimator, w2)
+        d1, affine1 = operators.derivative_of_sums(first, sums, plan.first.evaluate)
+        in_planes, in_w1 = operators.depthwise_gradients(
+            z, inner, d1, planes, plan.border, w1, plan.stride, plan.dilation
+        )
+        return in_planes, None, in_w1, *_affine(affine1, gamma1), in_w2, *_affine(affine2, gamma2), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        plan: BlockPlan = ctx.plan
+        if any(tangent is not None for tangent in tangents[2:]):
+            inputs = ctx.saved_tensors[:8]
+            return _pushed(lambda *given: plain_block(*given, plan.again), inputs, tangents[:8])
+        _, _, w1, _, _, w2, _, _, inner, first, outer, second = ctx.saved_tensors
+        t = operators.depthwise_floats(tangents[0].contiguous(), w1, plan.stride, plan.dilation)
+        d1, _ = operators.norm_derivative(t, inner, first, plan.first.evaluate)
+        t = operators.pointwise_floats(t, inner, d1, first, ESTIMATORS[plan.estimator], w2)
+        d2, _ = operators.norm_derivative(t, outer, second, plan.second.evaluate)
+        return operators.norm_apply(t, outer, d2)
+
+
+def block(
+    proxy: Tensor,
+    planes: Tensor,
+    w1: Tensor,
+    gamma1: Maybe,
+    bias1: Maybe,
+    w2: Tensor,
+    gamma2: Maybe,
+    bias2: Maybe,
+    plan: BlockPlan,
+) -> Tensor:
+    """The paper form's block: sign - depthwise k x k - norm - sign - pointwise - norm (fig. 4.8).
+
+    Args:
+        proxy, planes: Of the input (N, C, H, W), from :func:`signed`.
+        w1: (C, 1, k, k), each channel's entries +-beta.
+        w2: (C', C, 1, 1), each output's entries +-beta.
+        gamma1, bias1, gamma2, bias2: Affine parts of the norms, or None.
+        plan: The rest.
+
+    Returns:
+        (N, C', ceil(H / stride), ceil(W / stride)).
+    """
+    return _Block.apply(
+        proxy, planes, w1.contiguous(), gamma1, bias1, w2.contiguous(), gamma2, bias2, plan
+    )
+
+
+def plain_block(
+    proxy: Tensor,
+    planes: Tensor,
+    w1: Tensor,
+    gamma1: Maybe,
+    bias1: Maybe,
+    w2: Tensor,
+    gamma2: Maybe,
+    bias2: Maybe,
+    plan: BlockPlan,
+) -> Tensor:
+    """:func:`block` in plain PyTorch."""
+    from search.binary import binarise
+
+    x = proxy + planes.to(w1.dtype)
+    normed, plus = plain_depthwise(x, w1, gamma1, bias1, plan)
+    return plain_pointwise(plain.with_value(binarise(normed, plan.estimator), plus), w2, gamma2, bias2, plan.second)  # type: ignore[arg-type]
+
+
+def plain_depthwise(
+    x: Tensor, weight: Tensor, gamma: Maybe, bias: Maybe, plan: BlockPlan
+) -> tuple[Tensor, Tensor]:
+    """The depthwise half in plain PyTorch: the norm's value, and its exact sign without derivative.
+
+    Args:
+        x: +-1, with the graph of sign, (N, C, H, W).
+        weight: +-beta.
+        gamma, bias: The norm's affine part, or None.
+        plan: The rest.
+    """
+    pad = plan.dilation * (weight.shape[-1] // 2)
+    if plan.border != 0:
+        x, pad = torch.nn.functional.pad(x, (pad,) * 4, value=float(plan.border)), 0
+    sizes = ((plan.stride,) * 2, (pad,) * 2, (plan.dilation,) * 2)
+    rounded = depthwise_conv2d(x, weight, *sizes)
+    integers = depthwise_conv2d(x.detach(), plain.signs(weight), *sizes)
+    return plain.integer_norm(rounded, integers, weight, gamma, bias, plan.first)
+
+
+def plain_pointwise(x: Tensor, weight: Tensor, gamma: Maybe, bias: Maybe, norm: Norm) -> Tensor:
+    """The pointwise half in plain PyTorch: ``x`` +-1 with its graph."""
+    rounded = torch.nn.functional.conv2d(x, weight)
+    integers = torch.nn.functional.conv2d(x.detach(), plain.signs(weight))
+    return plain.integer_norm(rounded, integers, weight, gamma, bias, norm)[0]
+
+
+class _Project(torch.autograd.Function):
+    """sign - pointwise - norm."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, proxy: Tensor, planes: Tensor, weight: Tensor, gamma: Maybe, bias: Maybe, norm: Norm
+    ) -> Tensor:
+        outer, sums = operators.pointwise_sums(planes, None, weight)
+        count, largest = outer.numel() // outer.shape[1], operators.LARGEST_BYTE + 1
+        record = operators.integer_norm(sums, count, weight, largest, *norm.arguments(gamma, bias))
+        ctx.norm = norm
+        ctx.set_materialize_grads(False)
+        saved = (proxy, planes, weight, gamma, bias, outer, record)
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
+        return operators.normalise(outer, record)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Maybe, ...]:
+        inputs = ctx.saved_tensors[:5]
+        if torch.is_grad_enabled():
+            return *_twice(lambda *given: plain_project(*given, ctx.norm.again), inputs, gradients[0]), None
+        _, planes, weight, gamma, _, outer, record = ctx.saved_tensors
+        g = gradients[0].contiguous()
+        derivative, affine = operators.norm_derivative(g, outer, record, ctx.norm.evaluate)
+        in_planes, in_weight, _ = operators.pointwise_gradients(
+            g, outer, derivative, planes, None, 0, weight
+        )
+        return in_planes, None, in_weight, *_affine(affine, gamma), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        if any(tangent is not None for tangent in tangents[2:]):
+            inputs = ctx.saved_tensors[:5]
+            return _pushed(lambda *given: plain_project(*given, ctx.norm.again), inputs, tangents[:5])
+        _, _, weight, _, _, outer, record = ctx.saved_tensors
+        t = operators.pointwise_floats(tangents[0].contiguous(), None, None, None, 0, weight)
+        derivative, _ = operators.norm_derivative(t, outer, record, ctx.norm.evaluate)
+        return operators.norm_apply(t, outer, derivative)
+
+
+def project(
+    proxy: Tensor, planes: Tensor, weight: Tensor, gamma: Maybe, bias: Maybe, norm: Norm
+) -> Tensor:
+    """sign - 1x1 convolution - norm: (N, C, H, W) as proxy and planes to (N, C', H, W)."""
+    return _Project.apply(proxy, planes, weight.contiguous(), gamma, bias, norm)
+
+
+def plain_project(
+    proxy: Tensor, planes: Tensor, weight: Tensor, gamma: Maybe, bias: Maybe, norm: Norm
+) -> Tensor:
+    """:func:`project` in plain PyTorch."""
+    return plain_pointwise(proxy + planes.to(weight.dtype), weight, gamma, bias, norm)
+
+
+def _affine(affine: Tensor, gamma: Maybe) -> tuple[Maybe, Maybe]:
+    return (affine[0], affine[1]) if gamma is not None else (None, None)
+
+
+def _twice(function: Any, inputs: tuple[Maybe, ...], gradient: Tensor) -> list[Maybe]:
+    """The gradients of ``function`` at ``inputs``, themselves differentiable."""
+    with torch.enable_grad():
+        result = function(*inputs)
+    wanted = [k for k, value in enumerate(inputs) if value is not None and value.requires_grad]
+    found = torch.autograd.grad(result, [inputs[k] for k in wanted], gradient, create_graph=True)  # type: ignore[misc]
+    gradients: list[Maybe] = [None] * len(inputs)
+    for k, value in zip(wanted, found, strict=True):
+        gradients[k] = value
+    return gradients
+
+
+def _pushed(function: Any, inputs: tuple[Maybe, ...], tangents: tuple[Maybe, ...]) -> Tensor:
+    """The tangent of ``function``, by two reverse passes: for tangents that no search takes."""
+    with torch.enable_grad():
+        leaves = [
+            value.detach().requires_grad_() if value is not None and value.is_floating_point() else value
+            for value in inputs
+        ]
+        result = function(*leaves)
+        dummy = torch.zeros_like(result, requires_grad=True)
+        wanted = [k for k, tangent in enumerate(tangents) if tangent is not None]
+        pulled = torch.autograd.grad(result, [leaves[k] for k in wanted], dummy, create_graph=True)  # type: ignore[misc]
+        return torch.autograd.grad(pulled, dummy, [tangents[k] for k in wanted])[0]  # type: ignore[misc]
