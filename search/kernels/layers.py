@@ -9,7 +9,9 @@ Where a derivative of the derivative is wanted, a layer's backward is that of it
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -119,9 +121,9 @@ class _Block(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Maybe, ...]:
         plan: BlockPlan = ctx.plan
-        inputs = ctx.saved_tensors[:8]
+        inputs = list(ctx.saved_tensors[:8])
         if torch.is_grad_enabled():
-            found = _twice(lambda *given: plain_block(*given, plan.again), inputs, gradients[0])
+            found = _twice(partial(plain_block, plan=plan.again), inputs, gradients[0])
             return *found, None
         _, planes, w1, gamma1, _, w2, gamma2, _, inner, first, outer, second = ctx.saved_tensors
         g = gradients[0].contiguous()
@@ -138,8 +140,8 @@ class _Block(torch.autograd.Function):
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         plan: BlockPlan = ctx.plan
         if any(tangent is not None for tangent in tangents[2:]):
-            inputs = ctx.saved_tensors[:8]
-            return _pushed(lambda *given: plain_block(*given, plan.again), inputs, tangents[:8])
+            inputs = list(ctx.saved_tensors[:8])
+            return _pushed(partial(plain_block, plan=plan.again), inputs, tangents[:8])
         _, _, w1, _, _, w2, _, _, inner, first, outer, second = ctx.saved_tensors
         t = operators.depthwise_floats(tangents[0].contiguous(), w1, plan.stride, plan.dilation)
         d1, _ = operators.norm_derivative(t, inner, first, plan.first.evaluate)
@@ -171,9 +173,7 @@ def block(
     Returns:
         (N, C', ceil(H / stride), ceil(W / stride)).
     """
-    return _Block.apply(
-        proxy, planes, w1.contiguous(), gamma1, bias1, w2.contiguous(), gamma2, bias2, plan
-    )
+    return _Block.apply(proxy, planes, w1.contiguous(), gamma1, bias1, w2.contiguous(), gamma2, bias2, plan)
 
 
 def plain_block(
@@ -192,7 +192,9 @@ def plain_block(
 
     x = proxy + planes.to(w1.dtype)
     normed, plus = plain_depthwise(x, w1, gamma1, bias1, plan)
-    return plain_pointwise(plain.with_value(binarise(normed, plan.estimator), plus), w2, gamma2, bias2, plan.second)  # type: ignore[arg-type]
+    return plain_pointwise(
+        plain.with_value(binarise(normed, plan.estimator), plus), w2, gamma2, bias2, plan.second
+    )  # type: ignore[arg-type]
 
 
 def plain_depthwise(
@@ -241,31 +243,27 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Maybe, ...]:
-        inputs = ctx.saved_tensors[:5]
+        inputs = list(ctx.saved_tensors[:5])
         if torch.is_grad_enabled():
-            return *_twice(lambda *given: plain_project(*given, ctx.norm.again), inputs, gradients[0]), None
+            return *_twice(partial(plain_project, norm=ctx.norm.again), inputs, gradients[0]), None
         _, planes, weight, gamma, _, outer, record = ctx.saved_tensors
         g = gradients[0].contiguous()
         derivative, affine = operators.norm_derivative(g, outer, record, ctx.norm.evaluate)
-        in_planes, in_weight, _ = operators.pointwise_gradients(
-            g, outer, derivative, planes, None, 0, weight
-        )
+        in_planes, in_weight, _ = operators.pointwise_gradients(g, outer, derivative, planes, None, 0, weight)
         return in_planes, None, in_weight, *_affine(affine, gamma), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         if any(tangent is not None for tangent in tangents[2:]):
-            inputs = ctx.saved_tensors[:5]
-            return _pushed(lambda *given: plain_project(*given, ctx.norm.again), inputs, tangents[:5])
+            inputs = list(ctx.saved_tensors[:5])
+            return _pushed(partial(plain_project, norm=ctx.norm.again), inputs, tangents[:5])
         _, _, weight, _, _, outer, record = ctx.saved_tensors
         t = operators.pointwise_floats(tangents[0].contiguous(), None, None, None, 0, weight)
         derivative, _ = operators.norm_derivative(t, outer, record, ctx.norm.evaluate)
         return operators.norm_apply(t, outer, derivative)
 
 
-def project(
-    proxy: Tensor, planes: Tensor, weight: Tensor, gamma: Maybe, bias: Maybe, norm: Norm
-) -> Tensor:
+def project(proxy: Tensor, planes: Tensor, weight: Tensor, gamma: Maybe, bias: Maybe, norm: Norm) -> Tensor:
     """sign - 1x1 convolution - norm: (N, C, H, W) as proxy and planes to (N, C', H, W)."""
     return _Project.apply(proxy, planes, weight.contiguous(), gamma, bias, norm)
 
@@ -281,19 +279,19 @@ def _affine(affine: Tensor, gamma: Maybe) -> tuple[Maybe, Maybe]:
     return (affine[0], affine[1]) if gamma is not None else (None, None)
 
 
-def _twice(function: Any, inputs: tuple[Maybe, ...], gradient: Tensor) -> list[Maybe]:
+def _twice(function: Callable[..., Tensor], inputs: Sequence[Maybe], gradient: Tensor) -> list[Maybe]:
     """The gradients of ``function`` at ``inputs``, themselves differentiable."""
     with torch.enable_grad():
         result = function(*inputs)
-    wanted = [k for k, value in enumerate(inputs) if value is not None and value.requires_grad]
-    found = torch.autograd.grad(result, [inputs[k] for k in wanted], gradient, create_graph=True)  # type: ignore[misc]
+    wanted = {k: value for k, value in enumerate(inputs) if value is not None and value.requires_grad}
+    found = torch.autograd.grad(result, list(wanted.values()), gradient, create_graph=True)
     gradients: list[Maybe] = [None] * len(inputs)
     for k, value in zip(wanted, found, strict=True):
         gradients[k] = value
     return gradients
 
 
-def _pushed(function: Any, inputs: tuple[Maybe, ...], tangents: tuple[Maybe, ...]) -> Tensor:
+def _pushed(function: Callable[..., Tensor], inputs: Sequence[Maybe], tangents: Sequence[Maybe]) -> Tensor:
     """The tangent of ``function``, by two reverse passes: for tangents that no search takes."""
     with torch.enable_grad():
         leaves = [
@@ -302,6 +300,6 @@ def _pushed(function: Any, inputs: tuple[Maybe, ...], tangents: tuple[Maybe, ...
         ]
         result = function(*leaves)
         dummy = torch.zeros_like(result, requires_grad=True)
-        wanted = [k for k, tangent in enumerate(tangents) if tangent is not None]
-        pulled = torch.autograd.grad(result, [leaves[k] for k in wanted], dummy, create_graph=True)  # type: ignore[misc]
-        return torch.autograd.grad(pulled, dummy, [tangents[k] for k in wanted])[0]  # type: ignore[misc]
+        pairs = [(x, t) for x, t in zip(leaves, tangents, strict=True) if x is not None and t is not None]
+        pulled = torch.autograd.grad(result, [x for x, _ in pairs], dummy, create_graph=True)
+        return torch.autograd.grad(pulled, dummy, [t for _, t in pairs])[0]

@@ -24,7 +24,13 @@ LIBRARY = Library(
 )
 Kernels = Literal["auto", "off"]
 
-_TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int, "l": ctypes.c_long, "f": ctypes.c_float, "d": ctypes.c_double}
+_TYPES = {
+    "p": ctypes.c_void_p,
+    "i": ctypes.c_int,
+    "l": ctypes.c_long,
+    "f": ctypes.c_float,
+    "d": ctypes.c_double,
+}
 _SIGNATURES = {
     "make_planes": "plp",
     "depthwise_sums": "ppiiiiiiiippi",

@@ -42,7 +42,9 @@ def _new_record(channels: int) -> Tensor:
     return torch.empty(channels, RECORD, dtype=torch.float64)
 
 
-NORM = "Tensor? gamma, Tensor? bias, Tensor(a!)? mean, Tensor(b!)? var, float eps, float momentum, bool evaluate"
+NORM = (
+    "Tensor? gamma, Tensor? bias, Tensor(a!)? mean, Tensor(b!)? var, float eps, float momentum, bool evaluate"
+)
 """Arguments of a batch norm: affine part, running statistics, and whether the latter replace the batch's."""
 
 
@@ -71,7 +73,9 @@ def every_second(planes: Tensor, offset: int) -> Tensor:
     return out
 
 
-@_operator("depthwise_sums(Tensor planes, Tensor weight, int stride, int dilation, int border) -> (Tensor, Tensor)")
+@_operator(
+    "depthwise_sums(Tensor planes, Tensor weight, int stride, int dilation, int border) -> (Tensor, Tensor)"
+)
 def depthwise_sums(
     planes: Tensor, weight: Tensor, stride: int, dilation: int, border: int
 ) -> tuple[Tensor, Tensor]:
@@ -179,7 +183,11 @@ def float_norm(
     return record
 
 
-_NORMALISE = {torch.float32: "normalise_floats", torch.int8: "normalise_bytes", torch.int16: "normalise_shorts"}
+_NORMALISE = {
+    torch.float32: "normalise_floats",
+    torch.int8: "normalise_bytes",
+    torch.int16: "normalise_shorts",
+}
 
 
 @_operator("normalise(Tensor x, Tensor record) -> Tensor")
@@ -199,7 +207,15 @@ def norm_derivative(g: Tensor, x: Tensor, record: Tensor, evaluate: bool) -> tup
     sums = torch.empty(channels, 2, dtype=torch.float64)
     pixels, threads = height * width, torch.get_num_threads()
     library().norm_sums(
-        address(g), address(x), KINDS[x.dtype], images, channels, pixels, address(record), address(sums), threads
+        address(g),
+        address(x),
+        KINDS[x.dtype],
+        images,
+        channels,
+        pixels,
+        address(record),
+        address(sums),
+        threads,
     )
     return derivative_of_sums(record, sums, evaluate)
 

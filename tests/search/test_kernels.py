@@ -244,7 +244,9 @@ def test_the_sign_of_the_mean_is_plus() -> None:
     norm = Norm(None, None, 1e-5, 0.1, False)
     constant = project(*signed(torch.ones(2, 3, 4, 4), "ste"), weight, None, None, norm)
     assert torch.equal(constant, torch.zeros_like(constant))
-    assert torch.equal(project(*pair, weight, None, None, norm)[0], -project(*pair, weight, None, None, norm)[1])
+    assert torch.equal(
+        project(*pair, weight, None, None, norm)[0], -project(*pair, weight, None, None, norm)[1]
+    )
 
 
 def test_a_channel_whose_weights_are_all_zero_gives_zero_and_plus() -> None:
