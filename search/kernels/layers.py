@@ -188,12 +188,16 @@ def plain_block(
     plan: BlockPlan,
 ) -> Tensor:
     """:func:`block` in plain PyTorch."""
-    from search.binary import binarise
+    from search.binary import Estimator, binarise
 
     x = proxy + planes.to(w1.dtype)
     normed, plus = plain_depthwise(x, w1, gamma1, bias1, plan)
     return plain_pointwise(
-        plain.with_value(binarise(normed, plan.estimator), plus), w2, gamma2, bias2, plan.second
+        plain.with_value(binarise(normed, plan.estimator), plus),  # type: ignore[arg-type]
+        w2,
+        gamma2,
+        bias2,
+        plan.second,
     )  # type: ignore[arg-type]
 
 
