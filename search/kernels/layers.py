@@ -188,7 +188,7 @@ def plain_block(
     plan: BlockPlan,
 ) -> Tensor:
     """:func:`block` in plain PyTorch."""
-    from search.binary import Estimator, binarise
+    from search.binary import binarise
 
     x = proxy + planes.to(w1.dtype)
     normed, plus = plain_depthwise(x, w1, gamma1, bias1, plan)
