@@ -12,7 +12,7 @@ from search.binary import set_stage
 from search.errors import InputError, nearest
 from search.genotype import Genotype, published, published_names
 from search.network import Network, NetworkConfig, Stem
-from search.operations import Form, OperationStyle
+from search.style import Form, OperationStyle
 from search.weights import load_weights, read_header
 
 Precision = Literal["1bit", "real"]
@@ -105,9 +105,7 @@ def rebuild(architecture: dict[str, Any]) -> nn.Module:
 
     if architecture.get("kind") == "handmade":
         return handmade.rebuild(architecture)
-    config = dict(architecture["config"])
-    style = OperationStyle(**config.pop("style"))
-    return Network(Genotype.from_dict(architecture["genotype"]), NetworkConfig(style=style, **config))
+    return Network(Genotype.from_dict(architecture["genotype"]), NetworkConfig.read(architecture["config"]))
 
 
 def binarised(activations: bool, weights: bool) -> str:

@@ -24,7 +24,7 @@ from pipelines.stage import output_folder, run
 from search.errors import InputError
 from search.genotype import Genotype, published, published_names
 from search.network import Stem
-from search.operations import Form
+from search.style import Form
 
 if TYPE_CHECKING:
     from pipelines.networks import Entry

@@ -170,6 +170,8 @@ def backbone_spec(entry: Entry, precision: str, settings: DetectionSettings, wei
     style: Mapping[str, Any] | None = None
     if settings.pretrained and not handmade:
         style = read_header(weights)["architecture"]["config"]["style"]
+    elif settings.block is not None:
+        style = settings.block.untrained(settings.form, precision == "1bit").describe()
     return BackboneSpec(
         network=entry.network if isinstance(entry.network, str) else entry.network.to_dict(),
         precision=precision,

@@ -18,6 +18,7 @@ from search.errors import InputError
 
 Estimator = Literal["ste", "bireal", "identity"]
 Scale = Literal["mean_abs", "learned", "none"]
+WeightGradient = Literal["unscaled", "scaled"]
 Pair = tuple[int, int]
 
 
@@ -31,17 +32,20 @@ def sign(x: Tensor) -> Tensor:
     return torch.copysign(result.new_ones(()), result, out=result)
 
 
-def estimate(gradient: Tensor, x: Tensor, estimator: Estimator) -> Tensor:
+def estimate(gradient: Tensor, x: Tensor, estimator: Estimator, window: float = 1.0) -> Tensor:
     """The gradient that is passed through ``sign`` at ``x``.
 
     Args:
         gradient: Gradient of the loss in ``sign(x)``, the shape of ``x``.
         x: The input of ``sign``.
-        estimator: ``ste``: times 1 for ``|x| <= 1``, else 0 (eq. 4.35); ``bireal``: times ``2 - 2|x|`` for
-            ``|x| <= 1``, else 0 (Bi-Real Net, Liu et al. 2018); ``identity``: unchanged.
+        estimator: ``ste``: times 1 for ``|x| <= t``, else 0 (eq. 4.35); ``bireal``: times ``2 - 2|x| / t`` for
+            ``|x| <= t``, else 0 (Bi-Real Net, Liu et al. 2018); ``identity``: unchanged.
+        window: t, 1 in the literature. A wider one reaches more of the inputs and scales none of them.
     """
     if estimator == "identity":
         return gradient
+    if window != 1.0:
+        x = x / window
     if estimator == "ste":
         # The open interval of hardtanh's one-kernel derivative, widened by one ulp, is the closed [-1, 1].
         bound = 1 + torch.finfo(x.dtype).eps
@@ -58,24 +62,26 @@ class _Sign(torch.autograd.Function):
     """``scale o sign(x)`` forward, :func:`estimate` backward: straight through sign and scale together."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, estimator: Estimator, scale: Tensor | None) -> Tensor:
-        ctx.estimator = estimator
+    def forward(ctx: Any, x: Tensor, estimator: Estimator, scale: Tensor | None, window: float) -> Tensor:
+        ctx.estimator, ctx.window = estimator, window
         ctx.save_for_backward(x)
         return sign(x) if scale is None else sign(x).mul_(scale)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (x,) = ctx.saved_tensors
-        return estimate(gradients[0], x, ctx.estimator), None, None
+        return estimate(gradients[0], x, ctx.estimator, ctx.window), None, None, None
 
 
-def binarise(x: Tensor, estimator: Estimator = "ste", scale: Tensor | None = None) -> Tensor:
+def binarise(
+    x: Tensor, estimator: Estimator = "ste", scale: Tensor | None = None, window: float = 1.0
+) -> Tensor:
     """Differentiable ``scale o sign(x)`` with the chosen gradient estimator; see :func:`estimate`.
 
     The gradient skips ``scale``, a constant that broadcasts to ``x``: what comes in for ``scale o sign(x)``
-    goes to ``x`` unscaled, the way XNOR-Net's and Bi-Real Net's weights are trained.
+    goes to ``x`` unscaled. :class:`SignWeight` says whose rule that is.
     """
-    return _Sign.apply(x, estimator, scale)
+    return _Sign.apply(x, estimator, scale, window)
 
 
 class Quantiser(nn.Module):
@@ -179,35 +185,47 @@ class SignActivation(_Switchable):
 
     Args:
         estimator: Gradient estimator: ``ste``, ``bireal`` or ``identity``; see :func:`estimate`.
+        window: Half the width of the interval where the estimator passes gradients.
     """
 
-    def __init__(self, estimator: Estimator = "bireal") -> None:
+    def __init__(self, estimator: Estimator = "bireal", window: float = 1.0) -> None:
         super().__init__()
         self.estimator = _one_of(estimator, get_args(Estimator), "estimator")
+        self.window = window
 
     def forward(self, x: Tensor) -> Tensor:
         """Values in {-1, +1}, the shape of ``x``."""
-        return binarise(x, self.estimator) if self.enabled else x
+        return binarise(x, self.estimator, window=self.window) if self.enabled else x
 
     @property
     def rule(self) -> Hashable:
-        """The estimator while enabled."""
-        return ("sign", self.estimator if self.enabled else None)
+        """Estimator and window while enabled."""
+        return ("sign", self.estimator, self.window) if self.enabled else ("sign", None)
 
     def extra_repr(self) -> str:
         """Printed settings."""
-        return f"estimator={self.estimator}"
+        return f"estimator={self.estimator}, window={self.window:g}"
 
 
 class SignWeight(_Switchable):
     """Convolution weights in one bit, ``beta o sign(w)``, with one scale ``beta`` an output channel.
 
+    With g the gradient that comes in for ``beta o sign(w)``, three rules for ``w`` are in use:
+
+    * ``unscaled``: ``g 1[|w| <= 1]``, the rule in the code of Bi-Real Net and of ReActNet: 1 / beta times the next;
+    * ``scaled``: ``beta g 1[|w| <= 1]``, the chain rule with a constant beta, eq. (4.34) and (4.35);
+    * XNOR-Net prints ``g (1 / n + beta 1[|w| <= 1])``, n the size of a filter: (4.34) and a part for beta's
+      own dependence on ``w``. It is not offered here.
+
+    An optimiser that divides by the gradient's size (Adam) sees little of the difference, SGD all of it.
+
     Args:
-        scale: ``mean_abs``: beta = mean |w| of the channel, a constant that the gradient skips (XNOR-Net);
+        scale: ``mean_abs``: beta = mean |w| of the channel, a constant for the gradient (XNOR-Net's forward pass);
             ``learned``: beta = gain * |M|, M a parameter a channel; ``none``: beta = 1.
         out_channels: Number of output channels.
         estimator: Gradient to ``w`` through sign; ``ste`` is eq. 4.35, ``identity`` does not clip.
         gain: Constant factor of the learned scale (the authors' release uses 0.02 with M ~ N(0, 1)).
+        gradient: ``unscaled`` or ``scaled``, for ``mean_abs``; a learned beta is always in the chain: ``scaled``.
     """
 
     def __init__(
@@ -216,11 +234,13 @@ class SignWeight(_Switchable):
         out_channels: int = 1,
         estimator: Estimator = "ste",
         gain: float = 1.0,
+        gradient: WeightGradient = "unscaled",
     ) -> None:
         super().__init__()
         self.scale = _one_of(scale, get_args(Scale), "scale")
         self.estimator = _one_of(estimator, get_args(Estimator), "estimator")
         self.gain = gain
+        self.gradient = _one_of(gradient, get_args(WeightGradient), "weight gradient")
         if scale == "learned":
             self.magnitude = nn.Parameter(torch.ones(out_channels, 1, 1, 1))
         else:
@@ -238,13 +258,15 @@ class SignWeight(_Switchable):
         """``beta o sign(weight)``, shape (out, in / groups, k, k)."""
         if not self.enabled:
             return weight
-        if self.scale == "learned":
+        if self.scale == "none":
+            return binarise(weight, self.estimator)
+        if self.scale == "learned" or self.gradient == "scaled":
             return binarise(weight, self.estimator) * self.beta(weight)
-        return binarise(weight, self.estimator, self.beta(weight) if self.scale == "mean_abs" else None)
+        return binarise(weight, self.estimator, self.beta(weight))
 
     def extra_repr(self) -> str:
         """Printed settings."""
-        return f"scale={self.scale}, estimator={self.estimator}, gain={self.gain:g}"
+        return f"scale={self.scale}, estimator={self.estimator}, gain={self.gain:g}, gradient={self.gradient}"
 
 
 def _one_of(value: Any, allowed: tuple[str, ...], name: str) -> Any:

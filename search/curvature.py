@@ -45,7 +45,7 @@ def straight_through_tangents(network: nn.Module) -> Iterator[None]:
         if module not in waiting:
             return output
         primal, tangent = waiting.pop(module)
-        return forward_ad.make_dual(output, estimate(tangent, primal, module.estimator))
+        return forward_ad.make_dual(output, estimate(tangent, primal, module.estimator, module.window))
 
     signs = [module for module in network.modules() if isinstance(module, SignActivation)]
     handles = [module.register_forward_pre_hook(take_off) for module in signs]

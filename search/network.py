@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -16,9 +16,10 @@ from search.binary import Shared, value_of
 from search.errors import InputError
 from search.files import sha256_json
 from search.genotype import Cell, Genotype
-from search.operations import FactorisedReduce, Map, OperationStyle, Project, build_operation
+from search.operations import FactorisedReduce, Map, Project, build_operation
 from search.processes import uniform_slice
 from search.space import INPUTS, PAPER
+from search.style import OperationStyle
 
 Stem = Literal["cifar", "imagenet"]
 STEM_MULTIPLIER = 3
@@ -154,6 +155,7 @@ class GenotypeCell(nn.Module):
             )
             for node in cell
         )
+        self.node_norms = nn.ModuleList(style.node(plan.channels) for _ in cell)
 
     def quantise(self, s0: Shared, s1: Shared) -> None:
         """Quantise both inputs now, the way :meth:`forward` will read them."""
@@ -163,14 +165,14 @@ class GenotypeCell(nn.Module):
     def forward(self, s0: Map, s1: Map, drop_path: float = 0.0) -> Tensor:
         """Two cell inputs to (N, nodes C, H / stride, W / stride); ``drop_path`` is the probability in training."""
         states = [Shared(self.preprocess0(s0)), Shared(self.preprocess1(s1))]
-        for operations, sources in zip(self.nodes, self.sources, strict=True):
+        for operations, sources, norm in zip(self.nodes, self.sources, self.node_norms, strict=True):
             terms = []
             for operation, source in zip(operations, sources, strict=True):  # type: ignore[call-overload]
                 term = value_of(operation(states[source]))
                 if drop_path > 0 and self.training and not isinstance(operation, nn.Identity):
                     term = drop(term, drop_path)
                 terms.append(term)
-            states.append(Shared(sum(terms[1:], start=terms[0])))
+            states.append(Shared(norm(sum(terms[1:], start=terms[0]))))
         return torch.cat([state.value for state in states[INPUTS:]], dim=1)
 
 
@@ -245,6 +247,15 @@ class NetworkConfig:
         if self.last_stride not in (1, 2):
             raise InputError(f"last_stride {self.last_stride}", allowed="1, 2")
 
+    def describe(self) -> dict[str, Any]:
+        """JSON values for a header; the style as :meth:`search.style.OperationStyle.describe` has it."""
+        return asdict(self) | {"style": self.style.describe()}
+
+    @classmethod
+    def read(cls, description: Mapping[str, Any]) -> NetworkConfig:
+        """The configuration of a description."""
+        return cls(**{**description, "style": OperationStyle.read(description["style"])})
+
 
 class Network(nn.Module):
     """The network of a genotype.
@@ -293,12 +304,12 @@ class Network(nn.Module):
     @property
     def architecture(self) -> dict[str, Any]:
         """What must be known to build this network again, as JSON values."""
-        return {"kind": "genotype", "genotype": self.genotype.to_dict(), "config": asdict(self.config)}
+        return {"kind": "genotype", "genotype": self.genotype.to_dict(), "config": self.config.describe()}
 
     @property
     def architecture_hash(self) -> str:
         """Hash (sha256, hex) of the genotype's content and the configuration; names do not enter."""
-        return sha256_json({"genotype": self.genotype.hash, "config": asdict(self.config)})
+        return sha256_json({"genotype": self.genotype.hash, "config": self.config.describe()})
 
     def _maps(self, x: Tensor) -> Iterator[Tensor]:
         s0, s1 = shared_pair(*self.stem(x))

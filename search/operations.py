@@ -1,140 +1,28 @@
 """The eight operations of the search space in three forms (method.md, section 2).
 
-``paper`` (fig. 4.8): quantiser, depthwise, batch norm, quantiser, pointwise, batch norm; everything W1A1.
+``paper`` (fig. 4.8): the Child is sign, depthwise, batch norm, sign, pointwise, batch norm, everything W1A1. Its
+Parent is by default the figure's original branch: ReLU, depthwise, pointwise, batch norm; see
+:class:`search.style.BlockSettings` for the others.
 ``released``: the layer order of the authors' released network; only pointwise convolutions inside operations
 are W1A1, depthwise, preprocessing and reduction convolutions are W1A32.
 ``darts``: ReLU, depthwise, pointwise, batch norm, as DARTS defines it; always real-valued.
 
-A Child (``binary=True``) and its Parent (``binary=False``) have the same modules under the same names; only the
-quantisers differ, so that their convolutions correspond one to one. Every operation also takes its input as a
+The convolutions of a Child (``binary=True``) and of its Parent (``binary=False``) have the same names, so that they
+correspond one to one; quantisers differ, and so may norms. Every operation also takes its input as a
 :class:`search.binary.Shared` map, which is quantised once for all operations that read it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from search.binary import (
-    Estimator,
-    QuantConv2d,
-    Quantiser,
-    Real,
-    Scale,
-    Shared,
-    Shifted,
-    SignActivation,
-    SignWeight,
-    share,
-    value_of,
-)
+from search.binary import Shared, Shifted, share, value_of
 from search.errors import InputError
+from search.style import OperationStyle
 
-Form = Literal["paper", "released", "darts"]
-FORMS: tuple[str, ...] = get_args(Form)
 Map = Tensor | Shared
-
-
-@dataclass(frozen=True)
-class OperationStyle:
-    """How operations are built.
-
-    Attributes:
-        form: ``paper``, ``released`` or ``darts``.
-        binary: Child (1-bit) if true, else its real-valued Parent. ``darts`` is always real.
-        affine: Whether batch norms have weights (supernets do not, as in DARTS).
-        running_statistics: Whether batch norms evaluate with running statistics; those of a supernet mix the
-            architectures that came before, so that it may use each batch's own instead.
-        pool_norm: Batch norm after a pool; the release has it, DARTS has it in its supernet only.
-        estimator: Gradient estimator of the activations; see :func:`search.binary.estimate`.
-        scale: Weight scale; ``None`` is the form's own (``mean_abs``; ``learned`` in ``released``).
-        pad_value: What 1-bit convolutions pad with: 0, +1 or -1.
-        learned_gain: The constant in the learned scale (0.02 in the authors' release).
-    """
-
-    form: Form = "paper"
-    binary: bool = True
-    affine: bool = True
-    running_statistics: bool = True
-    pool_norm: bool = True
-    estimator: Estimator = "bireal"
-    scale: Scale | None = None
-    pad_value: float = 0.0
-    learned_gain: float = 0.02
-
-    def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise InputError(f"{self.form!r} is no form", allowed=", ".join(FORMS))
-        if self.form == "darts" and self.binary:
-            raise InputError(
-                "the form 'darts' is real-valued", mend="use 'paper' or 'released' for 1-bit networks"
-            )
-
-    @property
-    def published(self) -> OperationStyle:
-        """This style for a derived network, where DARTS has no batch norm after its pools."""
-        return replace(self, pool_norm=self.form != "darts")
-
-    def activation(self) -> Quantiser:
-        """What a 1-bit convolution does to its input: sign; in the Parent of ``paper`` and in ``darts`` a ReLU."""
-        if self.binary:
-            return SignActivation(self.estimator)
-        return Real(relu=self.form != "released")
-
-    def weight(self, channels: int) -> Quantiser:
-        """Quantiser of a convolution's weights; in the Parent none."""
-        if not self.binary:
-            return Real()
-        if self.form == "released":
-            return _initialised(
-                SignWeight(self.scale or "learned", channels, estimator="identity", gain=self.learned_gain)
-            )
-        return SignWeight(self.scale or "mean_abs", channels)
-
-    def conv(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int,
-        *,
-        activate: bool,
-        stride: int = 1,
-        dilation: int = 1,
-        groups: int = 1,
-    ) -> QuantConv2d:
-        """A convolution with this style's quantisers, "same" at stride 1; ``activate`` quantises its input."""
-        module = QuantConv2d(
-            inputs,
-            outputs,
-            kernel,
-            stride,
-            dilation * (kernel // 2),
-            dilation,
-            groups,
-            input_quantiser=self.activation() if activate else Real(),
-            weight_quantiser=self.weight(outputs),
-            pad_value=self.pad_value if self.binary and activate else 0.0,
-        )
-        if self.form == "released" and self.binary:
-            nn.init.normal_(module.weight)
-        return module
-
-    def norm(self, channels: int, eps: float = 1e-5) -> nn.BatchNorm2d:
-        """Batch norm over ``channels``."""
-        return nn.BatchNorm2d(
-            channels, eps=eps, affine=self.affine, track_running_stats=self.running_statistics
-        )
-
-
-def _initialised(quantiser: SignWeight) -> SignWeight:
-    if quantiser.magnitude is not None:
-        nn.init.normal_(quantiser.magnitude)
-    return quantiser
-
 
 RELEASED_EPS = 1e-3
 
@@ -161,7 +49,7 @@ class Pool(nn.Module):
         self.kind = kind
         self.stride = stride
         eps = RELEASED_EPS if style.form == "released" else 1e-5
-        self.norm = style.norm(channels, eps) if style.pool_norm else nn.Identity()
+        self.norm = nn.Identity() if style.pool_norm == "never" else style.norm(channels, eps)
 
     def forward(self, x: Map) -> Tensor:
         """(N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
@@ -172,15 +60,13 @@ class Pool(nn.Module):
 
 
 class PaperBlock(nn.Module):
-    """Quantise, depthwise k x k, batch norm, quantise, pointwise, batch norm (fig. 4.8)."""
+    """Quantise, depthwise k x k, batch norm, quantise, pointwise, batch norm: fig. 4.8's Child, and its twin."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int, dilation: int, style: OperationStyle
     ) -> None:
         super().__init__()
-        self.depthwise = style.conv(
-            inputs, inputs, kernel, activate=True, stride=stride, dilation=dilation, groups=inputs
-        )
+        self.depthwise = style.depthwise_conv(inputs, kernel, stride, dilation)
         self.depthwise_norm = style.norm(inputs)
         self.pointwise = style.conv(inputs, outputs, 1, activate=True)
         self.pointwise_norm = style.norm(outputs)
@@ -191,15 +77,13 @@ class PaperBlock(nn.Module):
 
 
 class DartsBlock(nn.Module):
-    """ReLU, depthwise k x k, pointwise, batch norm (DARTS)."""
+    """ReLU, depthwise k x k, pointwise, batch norm: DARTS's block, and fig. 4.8's original branch."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int, dilation: int, style: OperationStyle
     ) -> None:
         super().__init__()
-        self.depthwise = style.conv(
-            inputs, inputs, kernel, activate=True, stride=stride, dilation=dilation, groups=inputs
-        )
+        self.depthwise = style.depthwise_conv(inputs, kernel, stride, dilation)
         self.pointwise = style.conv(inputs, outputs, 1, activate=False)
         self.pointwise_norm = style.norm(outputs)
 
@@ -300,7 +184,13 @@ def _normed(norm: nn.Module, x: Map) -> Shared:
     return share(x) if isinstance(norm, nn.Identity) else Shared(norm(value_of(x)))
 
 
-_BLOCKS = {"paper": PaperBlock, "released": ReleasedBlock, "darts": DartsBlock}
+Block = PaperBlock | DartsBlock | ReleasedBlock
+_BLOCKS: dict[str, type[Block]] = {"paper": PaperBlock, "released": ReleasedBlock, "darts": DartsBlock}
+
+
+def block_of(style: OperationStyle) -> type[Block]:
+    """The class of a style's convolutional block."""
+    return DartsBlock if style.original else _BLOCKS[style.form]
 
 
 def build_operation(
@@ -323,7 +213,7 @@ def build_operation(
     if name == "skip_connect":
         reduces = stride == 2 if reduction is None else reduction
         return FactorisedReduce(channels, channels, style, stride) if reduces else nn.Identity()
-    block = _BLOCKS[style.form]
+    block = block_of(style)
     kernel = int(name[-1])
     if name.startswith("dil_conv"):
         return block(channels, channels, kernel, stride, 2, style)

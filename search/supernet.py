@@ -24,8 +24,9 @@ from search.network import (
     plan_cells,
     shared_pair,
 )
-from search.operations import Map, OperationStyle, Zero, build_operation
+from search.operations import Map, Zero, build_operation
 from search.space import INPUTS, PAPER, Space
+from search.style import OperationStyle
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class SuperCell(nn.Module):
             SuperEdge(plan.channels, plan.stride if source < INPUTS else 1, style, partial, space.operations)
             for source, _ in space.edges
         )
+        self.node_norms = nn.ModuleList(style.node(plan.channels) for _ in range(plan.nodes))
 
     def forward(self, s0: Map, s1: Map, weights: Tensor | tuple[int, ...], factors: Tensor | None) -> Tensor:
         """Two inputs to (N, nodes C, H / stride, W / stride)."""
@@ -153,7 +155,8 @@ class SuperCell(nn.Module):
                     term = term if factors is None else term * factors[row]
                     total = term if total is None else total + term
                 row += 1
-            states.append(Shared(total if total is not None else self._zeros(states[0])))
+            total = total if total is not None else self._zeros(states[0])
+            states.append(Shared(self.node_norms[node - INPUTS](total)))
         return torch.cat([state.value for state in states[INPUTS:]], dim=1)
 
     def _zeros(self, x: Map) -> Tensor:
@@ -164,9 +167,10 @@ class Supernet(nn.Module):
     """A weight-sharing network over the whole space.
 
     Args:
-        config: Size, stem, form and precision; batch norms in the cells have no weights unless
-            ``config.style.affine`` is set by ``affine``.
-        affine: Whether the cells' batch norms have weights (DARTS: no).
+        config: Size, stem, form and precision; its style's ``affine`` and ``running_statistics`` are those of
+            derived networks and are replaced by the next two.
+        affine: Whether the cells' batch norms have weights (DARTS: no); in a 1-bit supernet they are the learned
+            thresholds of the signs behind them.
         running_statistics: Whether they evaluate with running statistics. A sampled supernet's mix all the
             architectures drawn before, so the default [choice] is each batch's own statistics.
         partial: PC-DARTS's K: operations see 1 / K of the channels.

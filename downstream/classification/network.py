@@ -8,7 +8,6 @@ from downstream import handmade
 from downstream.classification.settings import RetrainSettings
 from downstream.models import build
 from search.genotype import Genotype
-from search.operations import OperationStyle
 
 
 def build_network(
@@ -25,7 +24,7 @@ def build_network(
         cells=None if is_handmade else chosen.cells,
         classes=classes,
         stem=chosen.stem,
-        style=OperationStyle(form=chosen.form, binary=chosen.form != "darts", estimator=chosen.estimator),
+        style=chosen.block.style(chosen.form, chosen.form != "darts", chosen.estimator),
         auxiliary=chosen.auxiliary_weight > 0 and not is_handmade,
         checkpointing=chosen.checkpointing,
     )

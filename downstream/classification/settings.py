@@ -10,7 +10,6 @@ from search.binary import Estimator
 from search.data import Augmentation
 from search.image_folder import CropSettings
 from search.network import Stem
-from search.operations import Form
 from search.settings import (
     Batch,
     Cells,
@@ -24,12 +23,14 @@ from search.settings import (
     WeightDecay,
     Workers,
 )
+from search.style import BlockSettings, Form
 
 
 class NetworkSettings(Settings):
     """Size and form of the network that is trained.
 
     Attributes:
+        block: What of a block is not settled by the form.
         channels, cells: C and L of a genotype's network.
         handmade_channels: Stem width of a hand-made network (64 in the literature).
         auxiliary_weight: Weight of the auxiliary head's loss; 0 leaves the head out.
@@ -41,6 +42,7 @@ class NetworkSettings(Settings):
     """
 
     form: Form
+    block: BlockSettings
     estimator: Estimator
     stem: Stem
     channels: Channels

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from downstream.models import build
 from search.errors import InputError
 from search.genotype import Genotype
-from search.operations import OperationStyle
+from search.style import OperationStyle
 from search.weights import LoadReport, load_backbone, read_header
 
 PROBE_SIZE = 64
@@ -37,7 +37,8 @@ class GenotypeBackbone(BaseModule):
         form: Form of the operations: ``paper``, ``released`` or ``darts``; hand-made networks have one form.
         channels: Width (hand-made networks: of the stem); None for a hand-made network's own.
         cells: Number of cells; ignored by hand-made networks.
-        style: Further settings of a genotype's operations (fields of ``search.operations.OperationStyle``).
+        style: Further settings of a genotype's operations, as a weight file's header describes them
+            (``search.style.OperationStyle.read``).
         stem: ``imagenet``: strides 4 to 32.
         out_strides: Which feature maps are returned, in this order.
         weights: safetensors of the retraining stage, loaded by name in ``init_weights``; the classifier is
@@ -77,7 +78,7 @@ class GenotypeBackbone(BaseModule):
             cells=cells,
             classes=1,
             stem=stem,  # type: ignore[arg-type]
-            style=OperationStyle(**style) if style else None,
+            style=OperationStyle.read(style) if style else None,
         )
         # A detector has no use for the classifier: it would get no gradient and be saved for nothing.
         self.network.classifier = nn.Identity()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from search.settings import (
     Batch,
@@ -20,6 +20,7 @@ from search.settings import (
     WeightDecay,
     Workers,
 )
+from search.style import BlockSettings, Form, require_one_block
 
 Size = Annotated[tuple[Pixels, Pixels], Field(strict=False)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
@@ -29,7 +30,10 @@ class DetectionSettings(Settings):
     """How a detector is built, trained and evaluated. The paper profile holds IDa-Det's recipe."""
 
     detector: Literal["faster_rcnn", "retinanet", "ssd"] = Field(description="Which detector is trained")
-    form: Literal["paper", "released", "darts"] = Field(description="Form of the backbone's operations")
+    form: Form = Field(description="Form of the backbone's operations")
+    block: BlockSettings | None = Field(
+        description="What of its blocks is not settled by the form; null with pretrained: the weights' own"
+    )
     channels: Channels = Field(description="Width of a genotype backbone; hand-made networks have their own")
     handmade_channels: int = Field(
         ge=4, le=8192, description="Stem width of a hand-made backbone (64 in the papers)"
@@ -96,3 +100,8 @@ class DetectionSettings(Settings):
     workers: Workers = Field(
         description="Data loading processes; no influence on the numbers but their draws"
     )
+
+    @model_validator(mode="after")
+    def _blocks_are_said_once(self) -> DetectionSettings:
+        require_one_block(self.pretrained, self.block)
+        return self

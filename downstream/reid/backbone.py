@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,6 +12,7 @@ from downstream import models
 from downstream.reid.compat import quiet, torchreid
 from search.errors import InputError
 from search.genotype import Genotype
+from search.style import Form, OperationStyle
 from search.weights import LoadReport, load_backbone, read_header
 
 ZOO_PREFIX = "osnet_"
@@ -47,15 +48,16 @@ class BackboneSpec:
     Attributes:
         network: A genotype, the name of a published or hand-made network, or an OSNet of Torchreid's zoo.
         precision: ``1bit`` or ``real``.
-        form, channels, cells, last_stride: As in :func:`downstream.models.build`.
+        form, channels, cells, last_stride, style: As in :func:`downstream.models.build`.
     """
 
     network: str | Genotype
     precision: models.Precision = "1bit"
-    form: Literal["paper", "released", "darts"] = "paper"
+    form: Form = "paper"
     channels: int = 36
     cells: int = 10
     last_stride: int = 2
+    style: OperationStyle | None = None
 
     @property
     def zoo(self) -> bool:
@@ -87,6 +89,7 @@ def build_backbone(spec: BackboneSpec) -> nn.Module:
         classes=1,
         stem="imagenet",
         last_stride=spec.last_stride,
+        style=spec.style,
     )
     return _check_stride(backbone, spec)
 

@@ -61,7 +61,16 @@ def spec_of(network: str | Genotype, precision: models.Precision, settings: Reid
     """
     handmade = isinstance(network, str) and network in NAMES
     channels = settings.handmade_channels if handmade else settings.channels
-    return BackboneSpec(network, precision, settings.form, channels, settings.cells, settings.last_stride)
+    block = settings.block
+    return BackboneSpec(
+        network,
+        precision,
+        settings.form,
+        channels,
+        settings.cells,
+        settings.last_stride,
+        None if block is None else block.untrained(settings.form, precision == "1bit"),
+    )
 
 
 def run(

@@ -20,6 +20,7 @@ from search.settings import (
     WeightDecay,
     Workers,
 )
+from search.style import BlockSettings, Form, require_one_block
 
 Layout = Literal["folder", "market1501", "cuhk03", "msmt17"]
 
@@ -45,7 +46,10 @@ class ReidSettings(Settings):
         description="test on this data set instead; null: on the one trained on"
     )
 
-    form: Literal["paper", "released", "darts"] = Field(description="form of the genotype's operations")
+    form: Form = Field(description="form of the genotype's operations")
+    block: BlockSettings | None = Field(
+        description="what of its blocks is not settled by the form; null with pretrained: the weights' own"
+    )
     channels: Channels = Field(description="C of a genotype's network")
     cells: Cells = Field(description="cells of a genotype's network")
     handmade_channels: int = Field(
@@ -106,6 +110,7 @@ class ReidSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> ReidSettings:
+        require_one_block(self.pretrained, self.block)
         if self.loss == "triplet" and not self.identity_sampler:
             raise ValueError("the triplet loss needs identity_sampler: true")
         return self

@@ -9,7 +9,24 @@ from __future__ import annotations
 
 from typing import Any
 
+BLOCK: dict[str, Any] = {
+    "parent_block": "twin",
+    "depthwise": None,
+    "pool_norm": "own",
+    "node_norm": False,
+    "estimator_window": 1.0,
+    "scale": None,
+    "weight_gradient": "unscaled",
+    "pad_value": 0,
+    "learned_gain": 0.02,
+}
+"""Blocks before they had settings: every real-valued network of the form ``paper`` was a twin."""
 ADDED: dict[str, Any] = {
+    "space.block": BLOCK,
+    "space.supernet": {"affine": False, "running_statistics": False},
+    "retrain.*.network.block": BLOCK,
+    "detection.block": None,  # that of the weights
+    "reid.block": None,  # likewise
     "retrain.*.loss.teacher_cache": "none",  # a teacher was asked about every augmented image
     "retrain.*.crop.decoder": "pil",  # Pillow read every picture
     "retrain.*.recalibrate_images": 0,  # batch norm's statistics stayed as training left them

@@ -12,9 +12,9 @@ from torch import Tensor
 from search.data import Augmentation, Images, split
 from search.errors import InputError
 from search.network import NetworkConfig, Stem
-from search.operations import OperationStyle
 from search.settings import Name, Seed, Settings
 from search.space import SPACES, Space, named
+from search.style import OperationStyle
 
 
 class Recipe(Settings):

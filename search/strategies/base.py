@@ -22,8 +22,9 @@ from search.binary import Estimator
 from search.data import Augmentation, Batches, Images
 from search.genotype import Genotype
 from search.network import NetworkConfig, Stem
-from search.operations import Form, OperationStyle
 from search.settings import Batch, Cells, Channels, LearningRate, Seed, Settings, Weight, WeightDecay
+from search.style import BlockSettings, Form
+from search.supernet import Supernet
 from search.training import Evaluation, ModuleType, cosine, evaluate, prepare, reduce_sum, update
 
 
@@ -45,11 +46,26 @@ class OptimiserSettings(Settings):
     clip: Weight
 
 
+class SupernetSettings(Settings):
+    """What the batch norms of a supernet's cells are, whose weights all architectures share.
+
+    Attributes:
+        affine: Whether they have weights. DARTS has none; in a Child they are the learned thresholds of signs.
+        running_statistics: Whether evaluation uses running statistics, a mean over all architectures drawn
+            before, instead of each batch's own.
+    """
+
+    affine: bool
+    running_statistics: bool
+
+
 class SearchSpaceSettings(Settings):
     """What all methods of a profile share: space, size, split, recipe.
 
     Attributes:
         form: Form of the operations.
+        block: What of a block is not settled by the form.
+        supernet: Batch norms of supernets.
         binary: Search with 1-bit operations (the Child), or real-valued ones.
         channels, cells: Size of the supernet.
         train_images, validation_images: Sizes of the two halves, drawn class-balanced from the training set.
@@ -58,6 +74,8 @@ class SearchSpaceSettings(Settings):
     """
 
     form: Form
+    block: BlockSettings
+    supernet: SupernetSettings
     binary: bool
     estimator: Estimator
     channels: Channels
@@ -74,7 +92,7 @@ class SearchSpaceSettings(Settings):
     def network_config(self, classes: int, binary: bool | None = None) -> NetworkConfig:
         """The supernet's configuration; ``binary`` overrides the precision (the Parent is the real twin)."""
         chosen = self.binary if binary is None else binary
-        style = OperationStyle(form=self.form, binary=chosen, estimator=self.estimator)
+        style = self.block.style(self.form, chosen, self.estimator)
         return NetworkConfig(self.channels, self.cells, classes, self.stem, style)
 
 
@@ -142,6 +160,11 @@ class Context:
     def place(self, module: ModuleType) -> ModuleType:
         """Make a network ready for training; see :func:`search.training.prepare`."""
         return prepare(self.fabric, module)
+
+    def supernet(self, *, binary: bool | None = None, partial: int = 1) -> Supernet:
+        """A supernet of the space, of the other precision where ``binary`` says so."""
+        config = self.space.network_config(self.train.classes, binary)
+        return Supernet(config, partial=partial, **self.space.supernet.model_dump())
 
     def optimiser(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """The optimiser of the settings."""

@@ -14,7 +14,7 @@ from search.genotype import EDGES, OPERATIONS, PARAMETER_FREE, Genotype, collaps
 from search.settings import Epochs, Settings, Weight
 from search.strategies.base import Context, SearchResult, Strategy
 from search.strategies.diagnostics import rank_correlation
-from search.supernet import Architecture, Supernet
+from search.supernet import Architecture
 
 EDGE_COUNT = 2 * len(EDGES)
 """Edges of both kinds of cell: rows 0 to 13 are the normal cell's, 14 to 27 the reduction cell's."""
@@ -75,12 +75,9 @@ class CpNas(Strategy):
     def __init__(self, context: Context, settings: CpNasSettings) -> None:
         super().__init__(context)
         self.settings = settings
-        classes = context.train.classes
-        self.child = context.place(Supernet(context.space.network_config(classes), partial=settings.partial))
+        self.child = context.place(context.supernet(partial=settings.partial))
         self.parent = (
-            context.place(
-                Supernet(context.space.network_config(classes, binary=False), partial=settings.partial)
-            )
+            context.place(context.supernet(binary=False, partial=settings.partial))
             if settings.parent
             else None
         )

@@ -25,7 +25,7 @@ from search.genotype import EDGES, INPUTS, NODES, OPERATIONS, Genotype, derive_f
 from search.settings import Settings, WeightDecay
 from search.strategies.base import Context, SearchResult, Strategy
 from search.strategies.diagnostics import diagnose_alpha
-from search.supernet import Mixture, Supernet
+from search.supernet import Mixture
 from search.training import average_gradients, reduce_sum, update
 
 KINDS = ("normal", "reduce")
@@ -171,8 +171,7 @@ class Learner:
         edges: bool = False,
     ) -> None:
         self.context = context
-        config = context.space.network_config(context.train.classes, binary)
-        self.network = Supernet(config, partial=partial)
+        self.network = context.supernet(binary=binary, partial=partial)
         context.place(self.network)
         architecture = ArchitectureParameters(context.seed, settings.alpha_start, edges)
         self.architecture = architecture.to(context.fabric.device)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from search.curvature import straight_through_tangents
 from search.network import NetworkConfig
-from search.operations import OperationStyle
 from search.strategies.differentiable import ArchitectureParameters, batch_statistics
+from search.style import OperationStyle
 from search.supernet import Supernet
 from search.tangent import child_gradient, child_objective
 from search.training import place

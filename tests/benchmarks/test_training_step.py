@@ -14,7 +14,7 @@ from search.binary import sign
 from search.cost import count
 from search.genotype import EDGES
 from search.network import NetworkConfig
-from search.operations import OperationStyle
+from search.style import OperationStyle
 from search.supernet import Architecture, Supernet
 from search.training import place
 from tests.benchmarks.common import as_in_a_run, shares

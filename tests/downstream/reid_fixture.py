@@ -10,12 +10,14 @@ from PIL import Image
 
 from downstream.reid.layout import GALLERY, QUERY, TRAIN
 from downstream.reid.settings import ReidSettings
+from tests.search.tiny import BLOCK
 
 SIZE = (40, 32)
 
 TINY: dict[str, Any] = {
     "target": None,
     "form": "paper",
+    "block": BLOCK,
     "channels": 4,
     "cells": 3,
     "handmade_channels": 4,

@@ -20,9 +20,11 @@ from search.errors import InputError
 from search.training import Evaluation, Resume, evaluate, set_up
 from search.weights import hash_state, save_weights
 from tests.search import tiny
+from tests.search.tiny import BLOCK
 
 NETWORK = {
     "form": "paper",
+    "block": BLOCK,
     "estimator": "bireal",
     "stem": "cifar",
     "channels": 4,

@@ -28,10 +28,11 @@ from pipelines.prepare import prepare  # noqa: E402
 from search.errors import InputError  # noqa: E402
 from search.weights import hash_state  # noqa: E402
 from tests.downstream.test_detection_data import make_scenes, make_voc  # noqa: E402
+from tests.search.tiny import BLOCK  # noqa: E402
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 TINY: dict[str, Any] = {
-    "detector": "faster_rcnn", "form": "paper", "channels": 4, "handmade_channels": 8, "cells": 3,
+    "detector": "faster_rcnn", "form": "paper", "block": BLOCK, "channels": 4, "handmade_channels": 8, "cells": 3,
     "pretrained": False, "frozen_stages": 0, "norm_eval": False, "train_scales": [[64, 64]],
     "test_scale": [64, 64], "fpn_channels": 8, "binary_neck": True, "fc_channels": 16, "anchor_scale": 4.0,
     "rpn_samples": 16, "roi_samples": 16, "proposals": [20, 20], "optimiser": "sgd", "learning_rate": 0.01,

@@ -19,8 +19,9 @@ from search.binary import quant_convs, reconstruction_error, sign
 from search.data import Batches, Images
 from search.genotype import published
 from search.methods import METHODS
-from search.operations import OperationStyle, build_operation
+from search.operations import build_operation
 from search.strategies.base import Context, Strategy
+from search.style import OperationStyle
 from search.training import ComputeSettings, Resume, set_up
 
 PAPER = params.load(profile.path_of("paper"))

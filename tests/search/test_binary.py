@@ -95,6 +95,16 @@ def test_gradient_is_the_formula_whether_it_is_differentiated_again_or_not(
         torch.testing.assert_close(second[interior], (-2 * x.sign() * scale)[interior])
 
 
+@pytest.mark.parametrize(("estimator", "expected"), [("ste", [0, 1, 1, 1, 0]), ("bireal", [0, 1, 2, 0, 0])])
+def test_a_wider_window_reaches_further_and_scales_nothing(estimator: str, expected: list[float]) -> None:
+    """1 for |x| <= t, or 2 - 2 |x| / t, with t = 2 at -3, -1, 0, 2 and 2.5; forward mode takes the same rule."""
+    x = torch.tensor([-3.0, -1.0, 0.0, 2.0, 2.5], dtype=torch.float64, requires_grad=True)
+    quantiser = SignActivation(estimator, window=2.0)
+    quantiser(x).sum().backward()
+    assert x.grad.tolist() == expected
+    assert quantiser.rule != SignActivation(estimator).rule
+
+
 def test_the_gradient_leaves_what_came_in_as_it_was() -> None:
     x = torch.tensor([0.5, -0.25], requires_grad=True)
     incoming = torch.tensor([1.0, 3.0])
@@ -192,6 +202,26 @@ def test_mean_abs_scale_is_constant_for_the_gradient() -> None:
     quantised.sum().backward()
     # The clipped straight-through estimator alone (4.35): neither d beta / d w nor beta itself.
     assert weight.grad.flatten().tolist() == [1.0, 1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("scale", ["mean_abs", "learned", "none"])
+@pytest.mark.parametrize("rule", ["unscaled", "scaled"])
+def test_gradient_of_a_weight_is_the_printed_formula(scale: str, rule: str) -> None:
+    """(4.34) with (4.35): beta g 1[|w| <= 1]; unscaled it is 1 / beta times that. A learned beta is in the chain."""
+    torch.manual_seed(0)
+    weight = torch.randn(3, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    incoming = torch.randn_like(weight)
+    quantiser = SignWeight(scale, 3, gain=0.5, gradient=rule).double()
+    quantiser(weight).backward(incoming)
+    clipped = incoming * (weight.abs() <= 1)
+    beta = {
+        "mean_abs": weight.detach().abs().mean((1, 2, 3), keepdim=True),
+        "learned": torch.full((3, 1, 1, 1), 0.5, dtype=torch.float64),
+        "none": torch.ones(3, 1, 1, 1, dtype=torch.float64),
+    }[scale]
+    expected = clipped if rule == "unscaled" and scale == "mean_abs" else beta * clipped
+    torch.testing.assert_close(weight.grad, expected, rtol=1e-14, atol=0)
+    assert torch.equal(quantiser(weight), beta * sign(weight))
 
 
 def test_learned_scale_is_positive_and_its_gradient_has_the_sign_of_the_parameter() -> None:
@@ -292,6 +322,7 @@ def test_reconstruction_error() -> None:
     [
         (lambda: SignActivation("tanh"), "'tanh' is no estimator; allowed: ste, bireal, identity"),
         (lambda: SignWeight("max"), "'max' is no scale; allowed: mean_abs, learned, none"),
+        (lambda: SignWeight(gradient="xnor"), "'xnor' is no weight gradient; allowed: unscaled, scaled"),
         (lambda: QuantConv2d(1, 1, 1, pad_value=0.5), "0.5 is no pad_value; allowed: -1, 0, 1"),
     ],
 )

@@ -15,7 +15,7 @@ from search.cost import CostReport, LayerCost, count
 from search.errors import InputError
 from search.genotype import published
 from search.network import Network, NetworkConfig
-from search.operations import OperationStyle
+from search.style import OperationStyle
 from tests.golden import FOLDER, golden
 
 MEGA = 1e6

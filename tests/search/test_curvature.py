@@ -21,8 +21,8 @@ from search.curvature import (
     straight_through_tangents,
 )
 from search.network import NetworkConfig
-from search.operations import OperationStyle
 from search.strategies.differentiable import ArchitectureParameters, batch_statistics
+from search.style import OperationStyle
 from search.supernet import Supernet
 from search.tangent import child_objective, parent_objective
 from tests.counting import PeakBytes

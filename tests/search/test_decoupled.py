@@ -8,7 +8,7 @@ from search.binary import quant_convs
 from search.decoupled import Backtracking, operation_norms, ranking
 from search.genotype import OPERATIONS
 from search.network import NetworkConfig
-from search.operations import OperationStyle
+from search.style import OperationStyle
 from search.supernet import Supernet
 
 ETA, ETA_PSI, TAU, START = 0.5, 0.2, 0.5, 0.3

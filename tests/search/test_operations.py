@@ -7,7 +7,8 @@ import torch
 
 from search.binary import Shared, value_of
 from search.genotype import OPERATIONS
-from search.operations import FORMS, OperationStyle, Project, build_operation
+from search.operations import Project, build_operation
+from search.style import FORMS, OperationStyle
 
 STYLES = [(form, binary) for form in FORMS for binary in (False, True) if not (form == "darts" and binary)]
 

@@ -8,8 +8,8 @@ import torch
 from search.binary import SignActivation
 from search.genotype import EDGES, OPERATIONS
 from search.network import NetworkConfig
-from search.operations import OperationStyle
 from search.space import PAPER, SMALL
+from search.style import OperationStyle
 from search.supernet import Architecture, Mixture, Supernet
 
 SEPARABLE, POOL, SKIP = (OPERATIONS.index(name) for name in ("sep_conv_3x3", "max_pool_3x3", "skip_connect"))

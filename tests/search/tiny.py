@@ -29,6 +29,8 @@ def settings(**method: dict) -> SearchSettings:
             "checkpoint_seconds": 0.0,
             "space": {
                 "form": "paper",
+                "block": BLOCK,
+                "supernet": {"affine": False, "running_statistics": False},
                 "binary": True,
                 "estimator": "bireal",
                 "channels": 4,
@@ -54,6 +56,18 @@ def settings(**method: dict) -> SearchSettings:
     )
 
 
+BLOCK: dict = {
+    "parent_block": "original",
+    "depthwise": None,
+    "pool_norm": "own",
+    "node_norm": False,
+    "estimator_window": 1.0,
+    "scale": None,
+    "weight_gradient": "unscaled",
+    "pad_value": 0,
+    "learned_gain": 0.02,
+}
+"""The keys of ``block`` with the values of the profiles."""
 METHODS: dict = {
     "cp_nas": {
         "beta_p": 1.0,
