@@ -67,11 +67,11 @@ class BlockSettings(Settings):
     depthwise: Depthwise | None
     pool_norm: PoolNorm
     node_norm: bool
-    estimator_window: float = Field(gt=0)
+    estimator_window: float = Field(gt=0, le=100)
     scale: Scale | None
     weight_gradient: WeightGradient
     pad_value: PadValue
-    learned_gain: float = Field(gt=0)
+    learned_gain: float = Field(gt=0, le=100)
 
     def style(self, form: Form, binary: bool, estimator: Estimator) -> OperationStyle:
         """The style of a network with these choices."""
