@@ -30,7 +30,7 @@ def path_of(name: str) -> Path:
         InputError: If there is no such profile.
     """
     if name not in names():
-        hint = nearest(name, names())
+        hint = nearest(str(name), names())
         raise InputError(
             f"no profile {name!r}" + (f", did you mean {hint!r}?" if hint else ""), allowed=", ".join(names())
         )
@@ -55,15 +55,23 @@ def chain(name: str) -> list[str]:
 
 def values_of(name: str) -> dict[str, Any]:
     """A profile's complete values, unchecked."""
-    own, bases = params.read(path_of(name)), chain(name)[1:]
-    if not bases:
+    chain(name)
+    return completed(params.read(path_of(name)), path_of(name))
+
+
+def completed(own: dict[str, Any], where: Path) -> dict[str, Any]:
+    """The values of a file that may have a base, put onto those of its base.
+
+    Raises:
+        InputError: If there is no such base, or the file does not fit onto it.
+    """
+    if own.get("base") is None:
         return own
+    base = values_of(own["base"])
     try:
-        return _extended(values_of(bases[0]), {key: value for key, value in own.items() if key != "base"})
+        return _extended(base, {key: value for key, value in own.items() if key != "base"})
     except (KeyError, TypeError, AttributeError):
-        raise InputError(
-            "does not fit onto its base", where=path_of(name), mend="compare their keys"
-        ) from None
+        raise InputError("does not fit onto its base", where=where, mend="compare their keys") from None
 
 
 def load(name: str) -> params.Params:

@@ -166,12 +166,16 @@ class Params(Settings):
 
 
 def load(path: str | Path = PARAMS) -> Params:
-    """Read and check a params file.
+    """Read and check a params file; one with ``base: PROFILE`` is completed as a profile is.
+
+    DVC itself reads params.yaml alone: for ``dvc repro`` it must be complete, as ``pipelines.profile use`` writes it.
 
     Raises:
         InputError: Names the key, the file and the nearest valid key.
     """
-    return check(read(path), path)
+    from pipelines import layers
+
+    return check(layers.completed(read(path), Path(path)), path)
 
 
 def read(path: str | Path) -> dict[str, Any]:

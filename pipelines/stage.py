@@ -18,13 +18,32 @@ from search.errors import InputError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+FULL = "the disk is full; free some space and run again"
+FORBIDDEN = (
+    "may not be used by this user; run it as one who may read and write there, or in a folder of yours"
+)
+REASONS = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EACCES: FORBIDDEN,
+    errno.EPERM: FORBIDDEN,
+    errno.EROFS: "lies on a disk that is read-only; run it in a folder that may be written",
+    errno.EISDIR: "is a folder, a file was expected",
+    errno.ENOTDIR: "has a file where a folder was expected; move it away",
+    errno.ELOOP: "is a link that leads to itself; remove it",
+    errno.ENAMETOOLONG: "is too long a name",
+    errno.EIO: "cannot be read or written, its disk does not answer",
+    errno.ESTALE: "lies on a network disk that was lost; mount it again",
+    errno.EMFILE: "cannot be opened beside so many open files; raise `ulimit -n`, or set fewer workers",
+}
+"""What is the machine's fault and not ours, and what to do about it."""
 
 
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a stage program and end the process.
 
-    Exit codes: 0 success; 2 bad input or a full disk, with one line on stderr; 130 interrupted by Ctrl-C or
-    SIGTERM. Anything else is a bug of ours and keeps its traceback.
+    Exit codes: 0 success; 2 bad input, a full disk or a folder that may not be used, with one line on stderr; 130
+    interrupted by Ctrl-C or SIGTERM. Anything else is a bug of ours and keeps its traceback.
     """
     signal.signal(signal.SIGTERM, _as_interrupt)
     # worker processes that a library forks are stopped by SIGTERM: for them it must keep its meaning
@@ -37,9 +56,9 @@ def run(main: Callable[[], None]) -> NoReturn:
     except KeyboardInterrupt:
         _fail("interrupted; what was finished is kept, the same command goes on from there", INTERRUPTED)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if (reason := REASONS.get(error.errno or 0)) is None:
             raise
-        _fail(f"{error.filename or 'a write'}: the disk is full; free some space and run again", BAD_INPUT)
+        _fail(f"{error.filename or 'a file'}: {reason}", BAD_INPUT)
     sys.exit(0)
 
 

@@ -81,16 +81,38 @@ def read_csv(path: str | Path) -> list[dict[str, str]]:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read JSON; a missing or broken file is an :class:`InputError` that names the file."""
+    """Read JSON in UTF-8 (or UTF-16 with a mark); a broken file is an :class:`InputError` that names the file."""
     file = Path(path)
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
+        return json.loads(file.read_bytes())
     except FileNotFoundError:
         raise InputError("no such file", where=file) from None
     except IsADirectoryError:
         raise InputError("is a folder, a JSON file was expected", where=file) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise InputError("not valid JSON (nested too deeply)", where=file) from None
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=file) from None
+    except ValueError as error:  # also numbers of more digits than Python converts
         raise InputError(f"not valid JSON ({error})", where=file) from None
+
+
+def user_cache() -> Path:
+    """The suite's folder in the user's cache, which may not be there: below ``$XDG_CACHE_HOME`` or ``~/.cache``.
+
+    Raises:
+        InputError: If the user has no home, as in a container started with another user's number.
+    """
+    if (cache := os.environ.get("XDG_CACHE_HOME")) is None:
+        try:
+            cache = str(Path.home() / ".cache")
+        except RuntimeError:
+            raise InputError(
+                "this user has no home folder for the cache",
+                where="HOME",
+                mend="set XDG_CACHE_HOME to a folder that may be written",
+            ) from None
+    return Path(cache) / "cp-nas-bench"
 
 
 def sha256_file(path: str | Path) -> str:

@@ -27,7 +27,7 @@ from rich.progress import (
 )
 
 from search.errors import InputError
-from search.files import sha256_file
+from search.files import sha256_file, user_cache
 
 TIMEOUT_SECONDS = 10
 BLOCK = 1 << 20
@@ -62,9 +62,8 @@ class Archive:
 
 
 def cache_folder() -> Path:
-    """The suite's folder in the user's cache: ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "cp-nas-bench"
+    """The suite's folder in the user's cache."""
+    folder = user_cache()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search.errors import InputError, nearest
+from search.files import user_cache
 
 FLAGS = (
     "-std=gnu11",
@@ -186,8 +187,11 @@ class Library:
 
 def folders() -> list[Path]:
     """Where libraries may lie: beside the sources, and in the user's cache where that cannot be written."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return [Path(__file__).parent / "_build", cache / "cp-nas-bench" / "kernels"]
+    beside = Path(__file__).parent / "_build"
+    try:
+        return [beside, user_cache() / "kernels"]
+    except InputError:  # a user without a home
+        return [beside]
 
 
 def _writable_folder() -> Path:

@@ -293,3 +293,21 @@ def test_folders_are_those_of_the_graph() -> None:
         "networks/bi-real-18",
         "detect/cp_nas-s0-real-s0",
     } <= found
+
+
+def test_a_params_file_may_have_a_base(tmp_path: Path) -> None:
+    """A profile's file copied by hand, or a short one of your own, is completed as a profile is."""
+    path = tmp_path / "params.yaml"
+    path.write_text(layers.path_of("ci").read_text())
+    assert params.load(path) == layers.load("ci")
+    path.write_text("{base: ci, profile: mine, compute: {threads: 2}}")
+    assert params.load(path) == layers.load("ci").model_copy(
+        update={"profile": "mine", "compute": layers.load("ci").compute.model_copy(update={"threads": 2})}
+    )
+    for text, message in (
+        ("{base: [ci]}", "no profile"),
+        ("{base: ci, runs: []}", "does not fit onto its base"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=message):
+            params.load(path)

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines import stage
 from search.errors import InputError
-from search.files import atomic, write_csv, write_json
+from search.files import atomic, read_json, write_csv, write_json
 
 
 def _run(main) -> int:
@@ -142,3 +142,103 @@ def test_csv_floats_read_back_to_the_same_bits(tmp_path: Path) -> None:
     rows = read_csv(tmp_path / "t.csv")
     assert float(rows[0]["a"]) == value
     assert rows[0]["b"] == "" and rows[1]["c"] == "x"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ELOOP, errno.ESTALE, errno.EMFILE])
+def test_a_folder_that_may_not_be_used_is_one_line_and_2(
+    capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    def main() -> None:
+        raise OSError(number, os.strerror(number), "runs/search")
+
+    assert _run(main) == 2
+    message = capsys.readouterr().err
+    assert message == f"error: runs/search: {stage.REASONS[number]}\n"
+    assert message.count("\n") == 1
+
+
+def test_really_no_folder_to_write_into(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file lies where the folder should be; and, where the user is not root, a folder without leave to write."""
+    (tmp_path / "runs").write_text("")
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    targets = [tmp_path / "runs/search/x"] + ([] if os.access(locked, os.W_OK) else [locked / "x"])
+    for target in targets:
+
+        def main(target: Path = target) -> None:
+            with stage.output_folder(target):
+                pytest.fail("there is no such folder")
+
+        assert _run(main) == 2
+        message = capsys.readouterr().err
+        assert message.startswith(f"error: {tmp_path}") and message.count("\n") == 1
+
+
+def test_a_missing_file_of_ours_keeps_its_traceback() -> None:
+    def main() -> None:
+        Path("nowhere").read_text()
+
+    with pytest.raises(FileNotFoundError):
+        stage.run(main)
+
+
+@pytest.mark.parametrize("folder", ["pipelines", "search", "search/strategies", "downstream"])
+def test_a_program_started_inside_a_package_says_where_to_start_it(folder: str) -> None:
+    """Python looks into the working folder first: there `import search` would be pipelines/search.py."""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.prepare", "reid"],
+        cwd=root / folder,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(f"error: {root / folder}: ") and done.stderr.count("\n") == 1
+    assert f"start it in {root}" in done.stderr
+
+
+def test_a_user_without_a_home_is_told_which_variable_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container started with another user's number: no HOME, no entry in /etc/passwd."""
+    import pwd
+
+    from search.files import user_cache
+
+    def nobody(_number: int) -> None:
+        raise KeyError
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.raises(InputError, match="no home folder for the cache; set XDG_CACHE_HOME"):
+        user_cache()
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache/mine")
+    assert user_cache() == Path("/var/cache/mine/cp-nas-bench")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not valid JSON"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"9" * 5000, "not valid JSON"),
+        (b'{"a": "\xfc"}', "not valid JSON"),
+        (b"\x80\x02}q\x00.", "not valid JSON"),
+    ],
+)
+def test_json_that_is_none_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_json(path)
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(InputError, match="symbolic links"):
+        read_json(path)
+
+
+def test_json_with_a_mark_is_json(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path.write_bytes('{"a": "ü"}'.encode(encoding))
+        assert read_json(path) == {"a": "ü"}
