@@ -1,7 +1,11 @@
 """Stage programs: ``python -m pipelines.<stage>`` reads declared files and writes declared files."""
 
+import logging as _logging
 import os.path as _path
 import sys as _sys
+
+# What Matplotlib says of its cache of fonts is none of a user's business who trains.
+_logging.getLogger("matplotlib").setLevel(_logging.ERROR)
 
 _ROOT = _path.dirname(_path.dirname(_path.realpath(__file__)))
 _START = _path.realpath(_sys.path[0] if _sys.path else "")
