@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from torch import nn
 
 from downstream import handmade
+from downstream.cost import cost_object, describe
 from downstream.models import Precision, build
 from pipelines.stage import output_folder, run
 from search.errors import InputError
@@ -120,32 +121,48 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _network(options: argparse.Namespace) -> tuple[nn.Module, tuple[int, int]]:
     """The network on the meta device, and its input size; wrong options are refused here."""
-    import torch
-
     network = _resolve(options.network)
-    made = isinstance(network, str) and network in handmade.NAMES
-    released = isinstance(network, Genotype) and options.network.lower() == RELEASED.lower()
-    stem: Stem = options.stem or ("imagenet" if made or released else "cifar")
-    sizes = RELEASED_SIZE if released and stem == "imagenet" else SIZES[stem]
-    if made:
+    if isinstance(network, str) and network in handmade.NAMES:
         _refuse(options, ("form", "cells", "auxiliary"), f"{network} is hand-made")
-    size = options.input or (sizes.input, sizes.input)
+    asked = {key: getattr(options, key) for key in ("form", "stem", "channels", "cells", "classes")}
+    model, size = sized(network, real=options.real, auxiliary=options.auxiliary, size=options.input, **asked)
     if min(size) < MINIMUM_INPUT:
         raise InputError(f"{size[0]}x{size[1]} pixels", where="--input", allowed=f"{MINIMUM_INPUT} and more")
-    form: Form = options.form or ("released" if released else "paper")
-    real = options.real or form == "darts"
+    return model, size
+
+
+def sized(
+    network: str | Genotype,
+    *,
+    real: bool = False,
+    auxiliary: bool = False,
+    form: Form | None = None,
+    stem: Stem | None = None,
+    channels: int | None = None,
+    cells: int | None = None,
+    classes: int | None = None,
+    size: tuple[int, int] | None = None,
+) -> tuple[nn.Module, tuple[int, int]]:
+    """A network on the meta device and its input size (height, width): as the literature counts it where not said."""
+    import torch
+
+    made = isinstance(network, str)
+    released = isinstance(network, Genotype) and network.name.lower() == RELEASED.lower()
+    stem = stem or ("imagenet" if made or released else "cifar")
+    sizes = RELEASED_SIZE if released and stem == "imagenet" else SIZES[stem]
+    form = form or ("released" if released else "paper")
     with torch.device("meta"):
         model = build(
             network,
-            precision="real" if real else "1bit",
+            precision="real" if real or form == "darts" else "1bit",
             form=form,
-            channels=options.channels if made or options.channels is not None else sizes.channels,
-            cells=options.cells if options.cells is not None else sizes.cells,
-            classes=options.classes if options.classes is not None else sizes.classes,
+            channels=channels if made or channels is not None else sizes.channels,
+            cells=cells if cells is not None else sizes.cells,
+            classes=classes if classes is not None else sizes.classes,
             stem=stem,
-            auxiliary=options.auxiliary,
+            auxiliary=auxiliary,
         )
-    return model, size
+    return model, size or (sizes.input, sizes.input)
 
 
 def _resolve(text: str) -> str | Genotype:
@@ -163,53 +180,6 @@ def _refuse(options: argparse.Namespace, keys: tuple[str, ...], why: str) -> Non
     for key in keys:
         if getattr(options, key):
             raise InputError(f"{why} and has no such setting", where=f"--{key}", mend="leave it out")
-
-
-def describe(model: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
-    """What was counted, for the JSON object: read from the network's own ``architecture``.
-
-    Args:
-        model: A network of :func:`downstream.models.build`.
-        size: Height and width of the input.
-    """
-    architecture: dict[str, Any] = model.architecture  # type: ignore[assignment]
-    shared = {
-        "input": size[0] if size[0] == size[1] else list(size),
-        "architecture_hash": model.architecture_hash,
-    }
-    if architecture["kind"] == "handmade":
-        return {
-            "name": architecture["network"],
-            "genotype_hash": None,
-            "form": None,
-            "stem": architecture["stem"],
-            "channels": architecture["channels"],
-            "cells": None,
-            "classes": architecture["classes"],
-            "precision": architecture["precision"],
-            "auxiliary": False,
-            **shared,
-        }
-    config, genotype = architecture["config"], Genotype.from_dict(architecture["genotype"])
-    return {
-        "name": genotype.name,
-        "genotype_hash": genotype.hash,
-        "form": config["style"]["form"],
-        "stem": config["stem"],
-        "channels": config["channels"],
-        "cells": config["cells"],
-        "classes": config["classes"],
-        "precision": "1bit" if config["style"]["binary"] else "real",
-        "auxiliary": config["auxiliary"],
-        **shared,
-    }
-
-
-def cost_object(model: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
-    """``cost.json``: the object that ``--json`` prints, for any network and input size (height, width)."""
-    from search.cost import count
-
-    return {**describe(model, size), **count(model, (3, *size)).to_dict()}
 
 
 def count_stage(name: str) -> Path:
@@ -273,9 +243,7 @@ def _counted(entry: Entry, params: Params) -> Iterator[_Counted]:
                 model = build_network(entry.network, precision, classes[task], getattr(recipes, task))
             yield _Counted(f"retrain-{task}", model, (side, side))
         if entry.kind != "genotype":
-            extra = ["--real"] if precision == "real" else []
-            options = parser().parse_args([entry.name, "--stem", "imagenet", *extra])
-            model, size = _network(options)
+            model, size = sized(entry.network, real=precision == "real", stem="imagenet")
             yield _Counted("imagenet", model, size)
 
 

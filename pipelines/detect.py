@@ -185,8 +185,8 @@ def backbone_spec(entry: Entry, precision: str, settings: DetectionSettings, wei
 
 def detection_cost(detector: nn.Module, settings: DetectionSettings) -> dict[str, Any]:
     """``cost.json``: the backbone's cost at the test size, and under ``detector`` that of the whole."""
+    from downstream.cost import cost_object
     from downstream.detection.cost import count_detector
-    from pipelines.cost import cost_object
 
     width, height = settings.test_scale
     backbone: Any = detector.backbone

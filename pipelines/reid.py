@@ -236,7 +236,7 @@ def reid_cost(outcome: Outcome, settings: ReidSettings) -> dict[str, Any]:
 
     from torch import nn
 
-    from pipelines.cost import describe
+    from downstream.cost import describe
     from search.cost import count
 
     network = copy.deepcopy(outcome.model)

@@ -14,9 +14,9 @@ from downstream.classification.network import build_network
 from downstream.classification.settings import RetrainSettings
 from downstream.classification.teacher import fix_teacher, identity_of, load_teacher
 from downstream.classification.trainer import Retrained, Trainer
+from downstream.cost import cost_object
 from downstream.models import binarised
 from pipelines import params, stage
-from pipelines.cost import cost_object
 from pipelines.networks import Entry, load_entry
 from pipelines.record import dataset_of, write_record
 from pipelines.tasks import Task, load_task
