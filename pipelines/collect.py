@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines import code
 from pipelines.results.checks import check_network, check_record, record_files
 from pipelines.results.records import NETWORK_FILE, RUN_FILE, STAGES
 from pipelines.stage import output_folder, run
@@ -131,6 +132,7 @@ def main() -> None:
     if arguments.command == "add":
         count, name = add(arguments.folder, arguments.profile, active), arguments.profile
     else:
+        code.check("collect")
         count, name = collect(profile=active, wanted=expected(settings)), active
     print(f"{count} run records in {RECORDS / name}")
 

@@ -21,6 +21,7 @@ from torch import nn
 from downstream import handmade
 from downstream.cost import cost_object, describe
 from downstream.models import Precision, build
+from pipelines import code
 from pipelines.stage import output_folder, run
 from search.errors import InputError
 from search.genotype import Genotype, published, published_names
@@ -188,6 +189,7 @@ def count_stage(name: str) -> Path:
     from pipelines.params import load
     from pipelines.record import write_record
 
+    code.check("cost")
     started, params, entry = time.time(), load(), load_entry(name)
     with output_folder(RUNS / name) as folder:
         for counted in _counted(entry, params):

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from downstream import handmade
-from pipelines import stage
+from pipelines import code, stage
 from pipelines.networks import FOLDER, Entry, save_entry
 from search.drawing import to_dot, to_svg, to_text
 from search.files import read_json, write_json, write_text
@@ -27,6 +27,7 @@ def main() -> None:
         entry = found(arguments.method, arguments.seed)
     else:
         parser.error("give --method and --seed, or --name")
+    code.check("derive" if arguments.name is None else "adopt")
     with stage.output_folder(FOLDER / entry.name) as folder:
         save_entry(folder, entry)
         if entry.genotype is not None:

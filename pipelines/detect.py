@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines import code
 from pipelines.stage import output_folder, run
 from search.errors import InputError
 
@@ -94,6 +95,7 @@ def run_stage(network: str, precision: str, seed: int) -> Path:
     from search.files import sha256_file
     from search.training import Resume
 
+    code.check("detect")
     started = time.time()
     params, entry, data = load(), load_entry(network), read_manifest(DATA)
     settings = params.detection
@@ -108,7 +110,7 @@ def run_stage(network: str, precision: str, seed: int) -> Path:
         "genotype": entry.genotype_hash,
         "weights": sha256_file(spec.weights) if spec.weights else None,
     }
-    resume = Resume(RESUME, identity)
+    resume = Resume(RESUME, identity, code.of_stage("detect"))
     resume.folder.mkdir(parents=True, exist_ok=True)
     outcome = train_and_evaluate(
         settings, spec, data, seed=seed, folder=resume.folder, threads=params.compute.threads

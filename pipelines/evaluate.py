@@ -23,7 +23,7 @@ from downstream.classification.network import build_network
 from downstream.classification.settings import RetrainSettings
 from downstream.classification.teacher import load_teacher
 from downstream.models import load_network
-from pipelines import params, stage
+from pipelines import code, params, stage
 from pipelines.networks import load_entry
 from pipelines.provenance import provenance
 from pipelines.record import dataset_of, write_record
@@ -82,6 +82,7 @@ def positive(text: str) -> int:
 
 def evaluate_run(task: str, network: str, precision: str, seed: int) -> None:
     """Evaluate what ``pipelines.retrain`` exported, compare, and write the record."""
+    code.check("evaluate")
     started = time.time()
     active = params.load()
     entry = load_entry(network)

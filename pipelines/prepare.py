@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipelines import code
 from pipelines.datasets import cifar10, detection, image_folder, orl
 from pipelines.stage import run
 
@@ -47,6 +48,7 @@ def main() -> None:
     arguments = parser.parse_args()
     from pipelines.params import load
 
+    code.check(f"prepare_{arguments.name}")
     settings = getattr(load().data, arguments.name)
     print(prepare(arguments.name, settings))
 

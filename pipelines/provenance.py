@@ -27,7 +27,7 @@ PACKAGES = (
     "torchreid",
     "dvc",
 )
-NOT_CODE = (":!results", ":!dvc.lock", ":!params.yaml")
+NOT_CODE = (":!results", ":!dvc.lock", ":!params.yaml", ":!pipelines/code.yaml")
 
 
 def provenance(

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines import code
 from pipelines.stage import output_folder, run
 from search.errors import InputError
 
@@ -124,6 +125,7 @@ def run_stage(network: str, precision: str, seed: int) -> Path:
     from search.training import Progress
     from search.weights import save_weights
 
+    code.check("reid")
     started = time.time()
     params = load()
     settings, entry, manifest = params.reid, network_entry(network), read_manifest(DATA)

@@ -16,7 +16,7 @@ from downstream.classification.teacher import fix_teacher, identity_of, load_tea
 from downstream.classification.trainer import Retrained, Trainer
 from downstream.cost import cost_object
 from downstream.models import binarised
-from pipelines import params, stage
+from pipelines import code, params, stage
 from pipelines.networks import Entry, load_entry
 from pipelines.record import dataset_of, write_record
 from pipelines.tasks import Task, load_task
@@ -91,6 +91,8 @@ def main() -> None:
     started = time.time()
     active = params.load()
     settings: RetrainSettings = getattr(active.retrain, arguments.task)
+    code.check("retrain")
+    code.check(f"teacher.{arguments.task}", code.teacher_hash(settings.loss.teacher))
     entry = load_entry(arguments.network)
     fabric = set_up(active.compute, arguments.seed)
     task = load_task(arguments.task, settings, arguments.seed, fabric)
@@ -112,7 +114,7 @@ def main() -> None:
         "threads": active.compute.threads,
         "teacher": teacher_hash,
     }
-    resume = Resume(RESUME, identity)
+    resume = Resume(RESUME, identity, code.of_stage("retrain"))
     trained = Trainer(
         fabric,
         model,

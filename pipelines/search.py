@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from pipelines import params, stage
+from pipelines import code, params, stage
 from pipelines.record import dataset_of, write_record
 from search.data import load_cifar10, load_manifest
 from search.files import write_csv
@@ -26,6 +26,9 @@ def main() -> None:
     arguments = parser.parse_args()
     started = time.time()
     settings = params.load()
+    if arguments.method in settings.search.method:  # an unknown one is refused by the search itself
+        method = settings.search.method[arguments.method].method
+        code.check(f"search.{arguments.method}", code.of_method(method))
     manifest = load_manifest(arguments.data)
     key = f"{arguments.method}-s{arguments.seed}"
     output = arguments.output or Path("runs/search") / key

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from pipelines import code
 from pipelines.figures import draw_all
 from pipelines.report import render
 from pipelines.results.campaigns import in_order
@@ -130,6 +131,7 @@ def main() -> None:
     """Read the command line and build."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.tables", description=__doc__)
     parser.parse_args()
+    code.check("tables")
     build()
     print(f"tables, figures and report in {RESULTS}")
 

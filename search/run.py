@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 
 from search.data import Images, split
 from search.errors import InputError, nearest
+from search.fingerprint import fingerprint
 from search.methods import METHODS, SearchSettings
 from search.strategies.base import Budget, Context, SearchResult, Strategy
 from search.training import (
@@ -96,7 +97,8 @@ def run_search(
         "world": fabric.world_size,
         "threads": torch.get_num_threads(),
     }
-    return _drive(fabric, strategy, name, settings, Resume(resume_root, identity), quiet)
+    resume = Resume(resume_root, identity, fingerprint(__name__, only=variant.method))
+    return _drive(fabric, strategy, name, settings, resume, quiet)
 
 
 def refuse_divergence(rows: list[dict[str, Any]]) -> None:

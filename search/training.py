@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import shutil
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from search.errors import InputError
-from search.files import atomic, sha256_file, sha256_json
+from search.files import atomic, sha256_json
 from search.memory import keep_freed_memory
 from search.processes import mean_over_processes, sum_over_processes, with_global_norms, world
 from search.settings import Settings
@@ -226,12 +225,12 @@ class Resume:
 
     Args:
         root: Parent folder; outside every stage's outputs.
-        identity: JSON-able description (parameters, seed, data hash, kind of run). Code and the torch version are
-            added, so that a state of other code is never found.
+        identity: JSON-able description (parameters, seed, data hash, kind of run); the torch version is added.
+        code: Fingerprint of the code that runs (:mod:`search.fingerprint`): a state of other code is never found.
     """
 
-    def __init__(self, root: str | Path, identity: dict[str, Any]) -> None:
-        self.fingerprint = sha256_json({**identity, "torch": torch.__version__, "code": code_hash()})
+    def __init__(self, root: str | Path, identity: dict[str, Any], code: str) -> None:
+        self.fingerprint = sha256_json({**identity, "torch": torch.__version__, "code": code})
         self.folder = Path(root) / self.fingerprint[:24]
         self.path = self.folder / "state.pt"
 
@@ -265,16 +264,6 @@ class Resume:
     def remove(self) -> None:
         """Forget the state: the run is finished."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def code_hash() -> str:
-    """Hash of the suite's method code (packages search and downstream)."""
-    root = Path(__file__).parent.parent
-    files = sorted(path for package in ("search", "downstream") for path in (root / package).rglob("*.py"))
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(f"{path.relative_to(root)} {sha256_file(path)}\n".encode())
-    return digest.hexdigest()
 
 
 def precision_name(fabric: Fabric) -> str:

@@ -20,6 +20,7 @@ from downstream.reid.evaluate import Evaluation, Pixels, evaluate
 from downstream.reid.loaders import Loaders, Source
 from downstream.reid.model import ReidNetwork
 from downstream.reid.settings import ReidSettings
+from search.fingerprint import fingerprint
 from search.genotype import Genotype
 from search.training import Resume
 from search.weights import LoadReport, hash_state
@@ -117,7 +118,7 @@ def run(
         network, loaded = _pretrained(spec, weights, network, seed)
         network.to(device)
     resume = (
-        Resume(resume_root, identity(network, data, settings, seed, device))
+        Resume(resume_root, identity(network, data, settings, seed, device), fingerprint(__name__))
         if resume_root is not None
         else None
     )

@@ -97,7 +97,7 @@ def trainer(
         Batches(data, size, seed=seed, augmentation=settings.augmentation),
         Batches(tiny.images(48, seed=0), size),
         seed,
-        Resume(root, {"seed": seed, "network": network}),
+        Resume(root, {"seed": seed, "network": network}, "code"),
         quiet=True,
         teacher=teacher,
     )

@@ -71,7 +71,7 @@ def test_one_step_of_retraining(task: str, size: int, classes: int, batch: int, 
         batches,
         batches,
         0,
-        Resume(tmp_path, {}),
+        Resume(tmp_path, {}, "code"),
         quiet=True,
         teacher=teacher,
     )

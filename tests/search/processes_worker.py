@@ -146,7 +146,7 @@ def norms(rank: int) -> dict[str, dict[str, Tensor]]:
 
 def resume(folder: Path, rank: int) -> dict[str, Any]:
     """What every process loads of a state that one saved; what it is told where only one sees the file."""
-    shared, own = Resume(folder / "shared", {}), Resume(folder / f"own{rank}", {})
+    shared, own = Resume(folder / "shared", {}, "code"), Resume(folder / f"own{rank}", {}, "code")
     before = shared.load()
     if rank == 0:
         shared.save({"value": 7})
