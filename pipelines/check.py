@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipelines import params, stage
+from pipelines import code, params, stage
 from search.files import write_text
 
 CHECKED = Path("data/checked")
@@ -18,6 +18,7 @@ CHECKED = Path("data/checked")
 def main() -> None:
     """Check params.yaml and write ``data/checked``, always the same, so that nothing is built anew."""
     argparse.ArgumentParser(prog="python -m pipelines.check", description=__doc__).parse_args()
+    code.check("check")
     params.load()
     write_text(CHECKED, "params.yaml was checked\n")
 

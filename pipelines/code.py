@@ -14,14 +14,17 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from pipelines import settings_file
 from search.errors import InputError
 from search.files import sha256_file, write_text
 from search.fingerprint import OPAQUE, ROOT, closure, fingerprint
 
 NAME = Path("pipelines/code.yaml")
+PARAMS = Path("params.yaml")
 REFRESH = "run: python -m pipelines.code"
 PLUMBING = OPAQUE | {
-    f"pipelines.{name}" for name in ("code", "layers", "params", "provenance", "record", "stage")
+    f"pipelines.{name}"
+    for name in ("code", "layers", "params", "provenance", "record", "settings_file", "stage")
 }
 """Modules that read, check or describe, and decide no number; nothing is followed through them."""
 
@@ -34,6 +37,7 @@ class Program(NamedTuple):
 
 
 PROGRAMS = {
+    "check": Program("pipelines.check"),
     "prepare_cifar10": Program("pipelines.datasets.cifar10"),
     "prepare_imagenet": Program("pipelines.datasets.image_folder"),
     "prepare_detection": Program("pipelines.datasets.detection"),
@@ -76,7 +80,7 @@ def teacher_hash(path: str | None) -> str:
     """What code.yaml says of a recipe's teacher: the weight file's hash, or why there is none."""
     if path is None:
         return "none"
-    return sha256_file(path) if Path(path).is_file() else "absent"
+    return f"sha256-{sha256_file(path)}" if Path(path).is_file() else "absent"
 
 
 def current(root: Path = ROOT) -> dict[str, Any]:
@@ -84,20 +88,20 @@ def current(root: Path = ROOT) -> dict[str, Any]:
 
     Keys: those of :data:`PROGRAMS`; ``search`` by variant; ``teacher`` by task, the hash of the recipe's weight file.
     """
-    from pipelines import layers, params
+    from pipelines import layers
 
     profiles = [layers.values_of(name) for name in layers.names()]
-    own = params.read(params.PARAMS) if params.PARAMS.exists() else None
-    entries = [
-        item
-        for values in (*profiles, *([own] if own is not None else []))
-        for item in values["search"]["method"].items()
-    ]
-    methods = {name: (entry or {}).get("method", name) for name, entry in sorted(entries)}
-    recipes = own["retrain"] if own is not None else {}
+    if PARAMS.exists():
+        profiles.append(settings_file.read(PARAMS))
+    methods = {
+        name: entry.get("method", name)
+        for values in profiles
+        for name, entry in values["search"]["method"].items()
+    }
+    recipes = profiles[-1]["retrain"] if PARAMS.exists() else {}
     return {
         **{key: of_stage(key, root) for key in PROGRAMS},
-        "search": {name: of_method(method, root) for name, method in methods.items()},
+        "search": {name: of_method(method, root) for name, method in sorted(methods.items())},
         "teacher": {task: teacher_hash(recipe["loss"]["teacher"]) for task, recipe in recipes.items()},
     }
 

@@ -7,12 +7,17 @@ enough. Where a list of networks is the word ``searched``, all networks that the
 
 from __future__ import annotations
 
+import copy
+import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipelines import params
+from pipelines import settings_file
 from search.errors import InputError, nearest
 from search.settings import merged
+
+if TYPE_CHECKING:
+    from pipelines.params import Params
 
 FOLDER = Path(__file__).parent / "profiles"
 SEARCHED = "searched"
@@ -37,6 +42,17 @@ def path_of(name: str) -> Path:
     return FOLDER / f"{name}.yaml"
 
 
+def own(name: str) -> dict[str, Any]:
+    """What a profile's file itself holds."""
+    path = path_of(name)
+    return copy.deepcopy(_read(path, path.stat().st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=256)
+def _read(path: Path, _changed: int) -> dict[str, Any]:
+    return settings_file.read(path)
+
+
 def chain(name: str) -> list[str]:
     """A profile and its bases, the complete one last.
 
@@ -44,7 +60,7 @@ def chain(name: str) -> list[str]:
         InputError: If the bases lead back to where they began.
     """
     found = [name]
-    while (base := params.read(path_of(found[-1])).get("base")) is not None:
+    while (base := own(found[-1]).get("base")) is not None:
         if base in found:
             raise InputError(
                 f"its bases lead in a circle: {' -> '.join([*found, str(base)])}", where=path_of(name)
@@ -56,26 +72,28 @@ def chain(name: str) -> list[str]:
 def values_of(name: str) -> dict[str, Any]:
     """A profile's complete values, unchecked."""
     chain(name)
-    return completed(params.read(path_of(name)), path_of(name))
+    return completed(own(name), path_of(name))
 
 
-def completed(own: dict[str, Any], where: Path) -> dict[str, Any]:
+def completed(changes: dict[str, Any], where: Path) -> dict[str, Any]:
     """The values of a file that may have a base, put onto those of its base.
 
     Raises:
         InputError: If there is no such base, or the file does not fit onto it.
     """
-    if own.get("base") is None:
-        return own
-    base = values_of(own["base"])
+    if changes.get("base") is None:
+        return changes
+    base = values_of(changes["base"])
     try:
-        return _extended(base, {key: value for key, value in own.items() if key != "base"})
+        return _extended(base, {key: value for key, value in changes.items() if key != "base"})
     except (KeyError, TypeError, AttributeError):
         raise InputError("does not fit onto its base", where=where, mend="compare their keys") from None
 
 
-def load(name: str) -> params.Params:
+def load(name: str) -> Params:
     """A profile's settings, checked."""
+    from pipelines import params
+
     return params.check(values_of(name), path_of(name))
 
 
@@ -98,19 +116,19 @@ def flat(values: dict[str, Any], above: Key = ()) -> dict[Key, Any]:
 
 def origins(name: str) -> dict[Key, str]:
     """The profile in whose file each value of a profile stands, by whole key."""
-    values, own = flat(values_of(name)), flat(params.read(path_of(name)))
+    values, here = flat(values_of(name)), flat(own(name))
     bases = chain(name)[1:]
     if not bases:
         return dict.fromkeys(values, name)
     above = origins(bases[0])
-    return {key: name if key in own else above.get(_inherited(key, own), name) for key in values}
+    return {key: name if key in here else above.get(_inherited(key, here), name) for key in values}
 
 
-def _inherited(key: Key, own: dict[Key, Any]) -> Key:
+def _inherited(key: Key, here: dict[Key, Any]) -> Key:
     """The base's key behind a value: a variant of ``search.method`` begins as its method's entry."""
     if key[:2] != ("search", "method"):
         return key
-    return (*key[:2], own.get((*key[:3], "method"), key[2]), *key[3:])
+    return (*key[:2], here.get((*key[:3], "method"), key[2]), *key[3:])
 
 
 def _extended(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +143,7 @@ def _extended(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     found = [f"{variant}-s{seed}" for variant in search["methods"] for seed in search["seeds"]]
     if runs["cost"] == SEARCHED:
         runs["cost"] = found
-    for task in params.TASKS:
-        if runs[task]["networks"] == SEARCHED:
-            runs[task]["networks"] = found
+    for task in runs.values():
+        if isinstance(task, dict) and task["networks"] == SEARCHED:
+            task["networks"] = found
     return values

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from pipelines import params, stage
+from pipelines import code, params, stage
 from pipelines.layers import Key, chain, flat, load, names, origins, path_of, values_of
 from pipelines.settings_file import resolvers
 from search.files import atomic
@@ -133,6 +133,8 @@ def main() -> None:
         print("\n".join(names()))
     elif arguments.command == "use":
         use(arguments.name)
+        if code.NAME.exists():
+            code.write()  # the variants of this profile, and its teachers
     elif arguments.command == "show":
         print(shown(arguments.name, arguments.diff))
     else:

@@ -34,7 +34,7 @@ def fingerprint(
     data: Collection[str] = (),
     root: Path = ROOT,
 ) -> str:
-    """Sixteen hex digits of what a program does.
+    """A word that stands for what a program does: ``code-`` and sixteen hex digits.
 
     Args:
         entry: The program's module, such as ``pipelines.search``.
@@ -46,7 +46,7 @@ def fingerprint(
     digest = hashlib.sha256()
     for name, content in sorted(_parts(entry, only, opaque, data, root).items()):
         digest.update(f"{name} {content}\n".encode())
-    return digest.hexdigest()[:16]
+    return f"code-{digest.hexdigest()[:16]}"  # a word: YAML would read some digits as a number
 
 
 def closure(
@@ -92,7 +92,7 @@ def _native(folder: Path) -> Iterator[Path]:
     for path in folder.iterdir():
         if path.suffix in NATIVE:
             yield path
-        elif path.is_dir() and not (path / "__init__.py").exists():
+        elif path.is_dir() and path.name[0] not in "._" and not (path / "__init__.py").exists():
             yield from _native(path)
 
 
@@ -111,10 +111,11 @@ def _content(file: Path) -> str:
 
 
 def _without_comments(source: str) -> str:
-    """C source with every comment and every run of white space as one space; strings stay."""
-    pattern = r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|[^\S\n]+"
+    """C source with every comment and every run of white space as one space, but for the lines of the preprocessor."""
+    pattern = r"(?://[^\n]*|/\*.*?\*/|[^\S\n])+|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'"
     shorter = re.sub(pattern, lambda m: m[0] if m[0][0] in "\"'" else " ", source, flags=re.DOTALL)
-    return "\n".join(line.strip() for line in shorter.splitlines() if line.strip())
+    lines = [line.strip() for line in shorter.splitlines() if line.strip()]
+    return "".join(f"\n{line}\n" if line[0] == "#" or line[-1] == "\\" else f"{line} " for line in lines)
 
 
 def _digest(text: str) -> str:
@@ -202,7 +203,7 @@ class _Silenced(ast.NodeTransformer):
 def _keep_line(tree: ast.Module, line: str) -> None:
     """Of a registry ``NAME = {"key": ...}`` keep one line, and drop the imports that only the others used."""
     for statement in tree.body:
-        target = statement.target if isinstance(statement, ast.AnnAssign) else None
+        target: ast.expr | None = statement.target if isinstance(statement, ast.AnnAssign) else None
         if isinstance(statement, ast.Assign):
             target = statement.targets[0]
         if not (isinstance(target, ast.Name) and target.id in REGISTRIES.values()):

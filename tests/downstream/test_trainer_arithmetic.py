@@ -119,7 +119,15 @@ def test_an_update_is_one_step_down_the_clipped_gradient_of_the_global_batch(
     bias = linear.bias.detach().clone().requires_grad_()
     batches = Batches(images, size)
     made = Trainer(
-        set_up(tiny.COMPUTE, 0), network, settings, 4, batches, batches, 0, Resume(tmp_path, {}, "code"), quiet=True
+        set_up(tiny.COMPUTE, 0),
+        network,
+        settings,
+        4,
+        batches,
+        batches,
+        0,
+        Resume(tmp_path, {}, "code"),
+        quiet=True,
     )
     made.run()
     x, y = (torch.cat(parts) for parts in zip(*batches.epoch(0), strict=True))

@@ -22,6 +22,8 @@ from dvc.stage.serialize import to_single_stage_lockfile
 from dvc_data.hashfile.hash_info import HashInfo
 from ruamel.yaml import YAML
 
+from pipelines import code
+
 ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / "pipelines/profiles/quick.yaml"
 Edit = Callable[[str, Callable[[str], str]], None]
@@ -67,6 +69,7 @@ def _finished(stage: PipelineStage) -> object:
 def edit(finished: Path) -> Iterator[Edit]:
     """A way to change a file of the checkout; all is put back afterwards."""
     before: dict[Path, str] = {}
+    fingerprints = (finished / code.NAME).read_bytes()
 
     def change(name: str, new: Callable[[str], str]) -> None:
         path = finished / name
@@ -78,6 +81,7 @@ def edit(finished: Path) -> Iterator[Edit]:
     yield change
     for path, text in before.items():
         path.write_text(text)
+    (finished / code.NAME).write_bytes(fingerprints)
 
 
 def _reruns(folder: Path) -> tuple[set[str], set[str]]:
@@ -98,6 +102,21 @@ def _comment(text: str) -> str:
     return f"{text}# a remark\n"
 
 
+def _statement(text: str) -> str:
+    return f"{text}\nADDED = 1\n"
+
+
+def _program(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A program of the checkout, as DVC runs it: the code is that of the folder it runs in."""
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def _refresh(folder: Path) -> None:
+    done = _program(folder, "pipelines.code")
+    assert done.returncode == 0, done.stderr
+
+
 def test_finished_is_up_to_date(finished: Path) -> None:
     assert _reruns(finished) == (set(), set())
 
@@ -113,20 +132,100 @@ def test_a_comment_in_unrelated_files_reruns_nothing(finished: Path, edit: Edit)
     assert _reruns(finished) == (set(), set())
 
 
-def test_a_comment_in_a_strategy_reruns_the_searches_and_prepares_nothing(finished: Path, edit: Edit) -> None:
+def test_what_only_a_reader_sees_reruns_nothing(finished: Path, edit: Edit) -> None:
+    """A comment, a docstring, a message, a help text: the fingerprints, made anew, are the same."""
     edit("search/strategies/random.py", _comment)
+    edit("search/errors.py", _comment)
+    edit("search/strategies/cp_nas.py", lambda text: text.replace('"""', '"""Here: ', 1))
+    edit(
+        "search/genotype.py", lambda text: text.replace("raise InputError(", 'raise InputError("New: " + ', 1)
+    )
+    edit("pipelines/retrain.py", lambda text: text.replace('help="a network', 'help="any network', 1))
+    before = (finished / code.NAME).read_bytes()
+    _refresh(finished)
+    assert (finished / code.NAME).read_bytes() == before
+    assert _reruns(finished) == (set(), set())
+
+
+def test_a_change_of_a_strategy_reruns_its_own_searches(finished: Path, edit: Edit) -> None:
+    """Nothing of CP-NAS, and nothing is prepared."""
+    edit("search/strategies/random.py", _statement)
+    _refresh(finished)
     changed, built = _reruns(finished)
-    assert changed == {"search@cp_nas-0", "search@cp_nas-1", "search@random-0", "search@random-1"}
-    assert not {name for name in built if name.startswith("prepare")}
+    assert changed == {"search@random-0", "search@random-1"}
+    assert not {name for name in built if "cp_nas" in name or name.startswith("prepare")}
 
 
-def test_a_comment_in_the_reid_code_trains_nothing_else(finished: Path, edit: Edit) -> None:
-    edit("downstream/reid/train.py", _comment)
+def test_a_string_that_decides_numbers_counts(finished: Path, edit: Edit) -> None:
+    edit("search/binary.py", lambda text: text.replace('"bireal"', '"bi-real"'))
+    _refresh(finished)
+    changed, _ = _reruns(finished)
+    assert {
+        "search@cp_nas-0",
+        "search@random-0",
+        "cost@cp_nas-s0",
+        "retrain_cifar10@cp_nas-s0-1bit-0",
+    } <= changed
+
+
+def test_files_that_no_import_shows_count(finished: Path, edit: Edit) -> None:
+    """A configuration of MMDetection, a published genotype."""
+    edit("downstream/detection/configs/pipeline.py", _statement)
+    edit("search/published/DARTS_V2.json", lambda text: f"{text}\n")
+    _refresh(finished)
+    changed, _ = _reruns(finished)
+    assert {name.split("@")[0] for name in changed} == {"adopt", "detect"}
+
+
+def test_a_change_of_the_reid_code_trains_nothing_else(finished: Path, edit: Edit) -> None:
+    edit("downstream/reid/train.py", _statement)
+    _refresh(finished)
     changed, built = _reruns(finished)
     assert {"reid@cp_nas-s0-1bit-0", "reid@cp_nas-s0-real-0"} <= changed
     assert {"collect", "tables"} <= built
     others = ("prepare", "search", "derive", "cost", "retrain", "detect")
     assert not {name for name in built if name.startswith(others)}
+
+
+def test_another_teacher_reruns_its_retraining(finished: Path, edit: Edit) -> None:
+    """The weight file's content, not its name."""
+    teacher = finished / "teacher.safetensors"
+    teacher.write_bytes(b"one")
+    edit(
+        "params.yaml",
+        lambda text: text.replace(
+            "teacher: null, teacher_weight: 0.0", f"teacher: {teacher}, teacher_weight: 1.0", 1
+        ),
+    )
+    _refresh(finished)
+    first = (finished / code.NAME).read_text()
+    teacher.write_bytes(b"two")
+    _refresh(finished)
+    lines = zip(first.splitlines(), (finished / code.NAME).read_text().splitlines(), strict=True)
+    assert [before.split(":")[0] for before, after in lines if before != after] == ["  cifar10"]
+    changed, _ = _reruns(finished)
+    assert {name.split("@")[0] for name in changed} >= {"retrain_cifar10"}
+
+
+def test_a_stage_with_a_stale_fingerprint_stops(finished: Path, edit: Edit) -> None:
+    """One line, exit code 2; the stages of other code are not concerned."""
+    edit("search/strategies/random.py", _statement)
+    done = _program(finished, "pipelines.search", "--method", "random", "--seed", "0")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "search.random is not the fingerprint of the code any more" in line and code.REFRESH in line
+    assert _program(finished, "pipelines.code", "--check").returncode == 2
+    assert _program(finished, "pipelines.derive", "--name", "resnet-18").returncode == 0
+    shutil.rmtree(finished / "runs")
+
+
+def test_a_program_of_another_checkout_is_not_taken_for_this_ones(finished: Path) -> None:
+    """Its code is not what the code.yaml here speaks of."""
+    script = f"import sys, runpy; sys.path.insert(0, {str(ROOT)!r}); sys.argv[1:] = ['--name', 'resnet-18']\n"
+    script += "runpy.run_module('pipelines.derive', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", script], cwd=finished, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "the folder it runs in has code of its own" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_changing_one_seed_reruns_only_its_branch(finished: Path, edit: Edit) -> None:

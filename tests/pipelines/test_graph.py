@@ -1,125 +1,95 @@
-"""The code dependencies of dvc.yaml are the imports of each stage's program, no more and no less.
-
-``python -m tests.pipelines.test_graph`` rewrites dvc.yaml's lists from the imports.
-"""
+"""dvc.yaml and code.yaml: every stage depends on the fingerprint of its own program, and the file is current."""
 
 from __future__ import annotations
 
-from functools import cache
+import re
 from pathlib import Path
 from typing import Any
 
-import grimp
 import pytest
+import yaml
 from ruamel.yaml import YAML
 
+from pipelines import code, layers
+from search.fingerprint import closure
+from search.methods import METHODS
+
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("search", "downstream", "pipelines")
-PLUMBING = {
-    "pipelines.params",
-    "pipelines.stage",
-    "pipelines.record",
-    "pipelines.provenance",
-}
-"""Modules that read, check or describe and decide no number; nothing is followed through them."""
-ENTRY = {
-    "check": "pipelines.check",
-    "prepare_cifar10": "pipelines.datasets.cifar10",
-    "prepare_imagenet": "pipelines.datasets.image_folder",
-    "prepare_detection": "pipelines.datasets.detection",
-    "prepare_reid": "pipelines.datasets.orl",
-    "search": "pipelines.search",
-    "derive": "pipelines.derive",
-    "adopt": "pipelines.derive",
-    "cost": "pipelines.cost",
-    "retrain_cifar10": "pipelines.retrain",
-    "retrain_imagenet": "pipelines.retrain",
-    "evaluate_cifar10": "pipelines.evaluate",
-    "evaluate_imagenet": "pipelines.evaluate",
-    "detect": "pipelines.detect",
-    "reid": "pipelines.reid",
-    "reid_zoo": "pipelines.reid",
-    "collect": "pipelines.collect",
-    "tables": "pipelines.tables",
-}
-DATA_FILES = {
-    "adopt": ["search/published"],
-    "detect": ["downstream/detection/configs"],
-    "tables": [
-        "pipelines/checklist.yaml",
-        "pipelines/claims.yaml",
-        "pipelines/literature.yaml",
-        "pipelines/templates",
-    ],
-}
-
-
-@cache
-def graph() -> Any:
-    return grimp.build_graph(*PACKAGES, cache_dir=None)
-
-
-def closure(entry: str) -> list[str]:
-    """Files of all modules that ``entry`` imports, directly or not, except through plumbing."""
-    seen: set[str] = set()
-    waiting = [entry]
-    while waiting:
-        module = waiting.pop()
-        if module in seen or module in PLUMBING:
-            continue
-        seen.add(module)
-        waiting += graph().find_modules_directly_imported_by(module)
-    files = {module.replace(".", "/") for module in seen}
-    paths = [f"{name}/__init__.py" if (ROOT / name).is_dir() else f"{name}.py" for name in files]
-    return sorted(path for path in paths if (ROOT / path).stat().st_size > 0 and not _only_text(ROOT / path))
-
-
-def _only_text(path: Path) -> bool:
-    """Whether a package's __init__ is nothing but its docstring."""
-    import ast
-
-    body = ast.parse(path.read_text()).body
-    return path.name == "__init__.py" and len(body) <= 1
-
-
-def wanted(stage: str) -> list[str]:
-    return sorted([*closure(ENTRY[stage]), *DATA_FILES.get(stage, [])])
-
-
-def code_deps(values: dict[str, Any]) -> list[str]:
-    return [dep for dep in values.get("deps", []) if dep.startswith(PACKAGES)]
+TASKS = ("cifar10", "imagenet")
 
 
 def stages() -> dict[str, Any]:
     return YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 
 
-@pytest.mark.parametrize("stage", sorted(ENTRY))
-def test_a_stage_depends_on_exactly_what_it_imports(stage: str) -> None:
-    assert code_deps(stages()[stage]) == wanted(stage), "run: python -m tests.pipelines.test_graph"
+def keys_of(stage: dict[str, Any]) -> list[str]:
+    """The keys of code.yaml that a stage names."""
+    return [key for item in stage["params"] if isinstance(item, dict) for key in item[str(code.NAME)]]
 
 
-def test_every_stage_is_checked() -> None:
-    assert sorted(stages()) == sorted(ENTRY)
+def test_code_yaml_is_that_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert yaml.safe_load(code.NAME.read_text()) == code.current(), code.REFRESH
+
+
+@pytest.mark.parametrize("name", sorted(stages()))
+def test_a_stage_names_the_fingerprint_of_the_program_it_runs(name: str) -> None:
+    """The module after `python -m`, and, for a data set, the module that makes it."""
+    stage = stages()[name]
+    program = re.match(r"python -m (\S+)", stage["cmd"])[1]
+    keys = keys_of(stage)
+    if name == "search":
+        assert keys == ["search.${item.method}"] and program == code.SEARCH
+    elif program == "pipelines.prepare":
+        assert keys == [name]
+    else:
+        assert code.PROGRAMS[keys[0]].module == program
+        assert keys[1:] == [f"teacher.{task}" for task in TASKS if name == f"retrain_{task}"]
+
+
+def test_no_stage_depends_on_a_file_of_code() -> None:
+    """Bytes would run a stage again for a comment."""
+    for stage in stages().values():
+        assert not [
+            dep for dep in stage.get("deps", []) if dep.startswith(("search", "downstream", "pipelines"))
+        ]
+
+
+def test_the_graph_is_short_enough_to_be_read() -> None:
+    text = (ROOT / "dvc.yaml").read_text()
+    assert len(text.splitlines()) < 300 and max(map(len, text.splitlines())) < 120
+
+
+def test_every_variant_of_every_profile_has_a_key() -> None:
+    known = yaml.safe_load((ROOT / code.NAME).read_text())["search"]
+    assert set(METHODS) <= set(known)
+    for name in layers.names():
+        assert set(layers.values_of(name)["search"]["methods"]) <= set(known)
+
+
+def test_a_search_holds_its_own_methods_code_alone() -> None:
+    found = {method: set(closure(code.SEARCH, method, code.PLUMBING)) for method in METHODS}
+    assert "search.strategies.random" in found["random"]
+    assert not {"search.strategies.random", "search.strategies.darts", "search.tangent"} & found["cp_nas"]
+    assert {"search.strategies.cp_nas", "search.binary", "search.training"} <= found["bnas"]
+    assert {"search.tangent", "search.curvature"} <= found["dcp_nas"]
+    assert not any(module.startswith(("pipelines.params", "pipelines.stage")) for module in found["cp_nas"])
+
+
+def test_the_zoo_does_not_depend_on_our_trainer() -> None:
+    assert not [module for module in code.parts_of("reid") if "classification" in module]
+    assert "downstream.classification.trainer" not in code.parts_of("evaluate")
+    assert "downstream.classification.trainer" not in code.parts_of("cost")
+    assert "downstream.classification.trainer" in code.parts_of("retrain")
+
+
+def test_data_that_decides_numbers_is_part_of_its_program() -> None:
+    assert "search/published" in code.parts_of("adopt")
+    assert "downstream/detection/configs" in code.parts_of("detect")
+    for program in code.PROGRAMS.values():
+        assert all((ROOT / name).exists() for name in program.data)
 
 
 def test_no_output_is_persistent() -> None:
     """`persist: true` would feed a stale output to changed code and switch the run cache off."""
     assert "persist" not in (ROOT / "dvc.yaml").read_text()
-
-
-def rewrite() -> None:
-    """Put the wanted code dependencies into dvc.yaml."""
-    yaml = YAML()
-    yaml.width = 200
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    path = ROOT / "dvc.yaml"
-    document = yaml.load(path)
-    for stage, values in document["stages"].items():
-        others = [dep for dep in values.get("deps", []) if not dep.startswith(PACKAGES)]
-        values["deps"] = [*others, *wanted(stage)]
-    yaml.dump(document, path)
-
-
-if __name__ == "__main__":
-    rewrite()
