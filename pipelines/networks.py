@@ -82,6 +82,6 @@ def load_entry(name: str, root: Path = FOLDER) -> Entry:
 
 def resolve(text: str) -> str | Genotype:
     """A genotype file's content, or a published or hand-made network's name as it is."""
-    if text.endswith(".json") or "/" in text:
+    if text.endswith(".json") or "/" in text or Path(text).is_file():
         return Genotype.load(text)
     return text

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from search import genotype_forms
 from search.errors import InputError, nearest
-from search.files import read_json, sha256_json, write_json
+from search.files import sha256_json, write_json
 from search.space import INPUTS, NONE, PAPER, PARAMETER_FREE, Keep, Space
 
 SCHEMA = 1
@@ -85,8 +86,11 @@ class Genotype:
 
     @classmethod
     def load(cls, path: str | Path) -> Genotype:
-        """Read and validate a genotype file; errors name the file, the place and what is allowed."""
-        return cls.from_dict(read_json(path), where=str(path))
+        """Read and validate a genotype file; errors name the file, the place and what is allowed.
+
+        Other repositories' forms are read too, see :mod:`search.genotype_forms`.
+        """
+        return cls.from_dict(genotype_forms.read(path), where=str(path))
 
     @classmethod
     def from_dict(cls, value: Any, where: str = "genotype") -> Genotype:
@@ -153,7 +157,7 @@ def _edge(value: Any, node: int, operations: Sequence[str], where: str) -> Edge:
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise InputError(f"found {value!r}", where=where, allowed='a pair such as ["sep_conv_3x3", 0]')
     operation, source = value
-    if operation not in operations:
+    if not isinstance(operation, str) or operation not in operations:
         hint = nearest(str(operation), operations)
         raise InputError(
             f"unknown operation {operation!r}" + (f", did you mean {hint!r}?" if hint else ""),
