@@ -50,11 +50,12 @@ def load_task(name: str, settings: RetrainSettings, seed: int, fabric: Fabric) -
 def load_set(name: str, part: str, settings: RetrainSettings, seed: int, fabric: Fabric) -> ImageSet:
     """One part (``train`` or ``test``) of a task's data; see :func:`load_task`."""
     batch = settings.batch_size // settings.accumulation
-    if name == "imagenet":
-        return folder_set(
-            DATA / name, part, settings.crop, batch, seed=seed, workers=settings.workers, fabric=fabric
-        )
     count = settings.train_images if part == "train" else settings.test_images
+    if name == "imagenet":
+        workers = settings.workers
+        return folder_set(
+            DATA / name, part, settings.crop, batch, seed=seed, workers=workers, fabric=fabric, count=count
+        )
     augmentation = settings.augmentation if part == "train" else None
     return array_set(DATA / name, part, count, batch, fabric, seed=seed, augmentation=augmentation)
 
@@ -69,9 +70,17 @@ def array_set(folder: Path, part: str, count: int, batch: int, fabric: Fabric, *
 
 
 def folder_set(
-    prepared: Path, part: str, crop: CropSettings, batch: int, *, seed: int, workers: int, fabric: Fabric
+    prepared: Path,
+    part: str,
+    crop: CropSettings,
+    batch: int,
+    *,
+    seed: int,
+    workers: int,
+    fabric: Fabric,
+    count: int = 0,
 ) -> ImageSet:
-    """Class folders that were prepared: without what the preparation left out."""
+    """Class folders that were prepared: without what the preparation left out, ``count`` images of it (0: all)."""
     manifest = load_manifest(prepared)
     split_name = "train" if part == "train" else "val"
     batches = FolderBatches(
@@ -83,6 +92,7 @@ def folder_set(
         workers=workers,
         classes=manifest["classes"],
         skip=manifest.get("skipped", {}).get(split_name, []),
+        count=count,
         **_place(fabric),
     )
     return ImageSet(batches, len(batches.classes), crop.size, len(batches.samples))

@@ -7,32 +7,30 @@ decode, crop and flip; they hand over bytes, a quarter of what floats would take
 from __future__ import annotations
 
 import copy
-import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.datasets.folder import default_loader
 from torchvision.io import ImageReadMode, decode_image, read_file
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import v2 as transforms
 
 from search.data import epoch_generator, mixed_seed
 from search.errors import InputError
+from search.pictures import EXTENSIONS, list_folder, open_picture, utf8
 from search.settings import Pixels, Settings
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp")
+SUBSET_SEED = 0
+"""Draws the images of a subset: the same ones for every run's own seed."""
 PREFETCH = 4
 """Batches that each loading process has ready or under way."""
-_UNREADABLE = (OSError, RuntimeError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What the decoders raise for a file that is damaged or no picture."""
 _EIGENVALUES = (0.2175, 0.0188, 0.0045)
 _EIGENVECTORS = (
     (-0.5675, 0.7192, 0.4009),
@@ -97,21 +95,47 @@ def lighting(deviation: float) -> Tensor:
 
 
 def decode(path: str, decoder: str) -> Any:
-    """A picture in RGB, greyscale and CMYK converted: a PIL image, or bytes (3, H, W) of a JPEG by torchvision.
+    """A picture in RGB: a PIL image, or bytes (3, H, W) of a JPEG by torchvision.
+
+    torchvision decodes JPEG files of one or three channels. Whatever else carries a JPEG's name (PNG, CMYK), and
+    what torchvision refuses, goes through Pillow, so that both decoders agree on what is a picture.
 
     Raises:
         InputError: If it cannot be read; names the file.
     """
+    if decoder == "torchvision" and path.lower().endswith((".jpg", ".jpeg")):
+        pixels = _jpeg(path)
+        if pixels is not None:
+            return pixels
     try:
-        if decoder == "torchvision" and path.lower().endswith((".jpg", ".jpeg")):
-            return decode_image(read_file(path), mode=ImageReadMode.RGB)
-        return default_loader(path)
-    except _UNREADABLE as error:
+        return open_picture(path)
+    except InputError as error:
         raise InputError(
-            f"cannot be read as an image ({error})",
-            where=path,
-            mend="mend or remove it, or prepare with data.imagenet.verify decode and damaged skip",
+            str(error), mend="mend or remove it, or prepare with data.imagenet.verify decode and damaged skip"
         ) from None
+
+
+def _jpeg(path: str) -> Tensor | None:
+    """Bytes (3, H, W) of a JPEG file of one or three channels; None for anything else."""
+    try:
+        content = read_file(path)
+        if _channels(content.numpy().tobytes()) not in (1, 3):
+            return None
+        return decode_image(content, mode=ImageReadMode.RGB)
+    except (RuntimeError, OSError):
+        return None
+
+
+def _channels(content: bytes) -> int:
+    """Channels that a JPEG's frame header states; 0 if it has none."""
+    place = 2
+    while content.startswith(b"\xff\xd8") and place + 10 < len(content) and content[place] == 0xFF:
+        marker = content[place + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return content[place + 9]
+        length = 0 if marker == 0xFF else int.from_bytes(content[place + 2 : place + 4], "big") + 1
+        place += 1 + length
+    return 0
 
 
 def list_samples(root: Path, classes: Sequence[str], skip: Collection[str] = ()) -> list[tuple[str, int]]:
@@ -128,17 +152,12 @@ def list_samples(root: Path, classes: Sequence[str], skip: Collection[str] = ())
     samples: list[tuple[str, int]] = []
     for index, name in enumerate(classes):
         before = len(samples)
-        try:
-            found = sorted(entry.name for entry in os.scandir(root / name) if entry.is_file())
-        except (FileNotFoundError, NotADirectoryError):
+        if not (root / name).is_dir():
             raise InputError(
                 f"no class folder {name}", where=root, mend="expected one folder of images a class"
-            ) from None
-        samples += [
-            (str(root / name / file), index)
-            for file in found
-            if file.lower().endswith(EXTENSIONS) and not file.startswith(".") and f"{name}/{file}" not in skip
-        ]
+            )
+        found = list_folder(root / name).pictures
+        samples += [(str(root / name / file), index) for file in found if f"{name}/{file}" not in skip]
         if len(samples) == before:
             raise InputError("a class without images", where=root / name, allowed=", ".join(EXTENSIONS))
     return samples
@@ -146,11 +165,29 @@ def list_samples(root: Path, classes: Sequence[str], skip: Collection[str] = ())
 
 def class_folders(root: Path) -> list[str]:
     """Names of the folders below ``root``, sorted; an error where there is none."""
-    found = [e.name for e in os.scandir(root) if e.is_dir()] if root.is_dir() else []
-    names = sorted(name for name in found if not name.startswith("."))
+    names = [utf8(name, root) for name in list_folder(root).folders] if root.is_dir() else []
     if not names:
         raise InputError("no class folder", where=root, mend="expected one folder of images a class")
     return names
+
+
+def balanced_samples(samples: list[tuple[str, int]], count: int, seed: int) -> list[tuple[str, int]]:
+    """``count`` of the samples with classes as even as they can be, in their order.
+
+    Args:
+        samples: Paths and class indices.
+        count: How many; all if there are fewer.
+        seed: Draws them.
+    """
+    generator = epoch_generator(seed, 0, bits=32)
+    shuffled = torch.randperm(len(samples), generator=generator).tolist()
+    seen: Counter[int] = Counter()
+    ranked = []
+    for place in shuffled:
+        label = samples[place][1]
+        ranked.append((seen[label], label, place))
+        seen[label] += 1
+    return [samples[place] for place in sorted(place for _, _, place in sorted(ranked)[:count])]
 
 
 class _Samples(Dataset[Any]):
@@ -217,6 +254,7 @@ class FolderBatches:
         device: Where the batches go.
         classes: The class folders to use, in the order of their labels; None for all by name.
         skip: Files to leave out, as ``<class>/<file>``.
+        count: Use so many, classes as even as can be, whatever ``seed``; 0 for all.
     """
 
     def __init__(
@@ -233,9 +271,12 @@ class FolderBatches:
         device: torch.device | str = "cpu",
         classes: Sequence[str] | None = None,
         skip: Collection[str] = (),
+        count: int = 0,
     ) -> None:
         self.classes = list(classes) if classes is not None else class_folders(Path(root))
         self.samples = list_samples(Path(root), self.classes, frozenset(skip))
+        if count:
+            self.samples = balanced_samples(self.samples, count, SUBSET_SEED)
         if training and batch_size > len(self.samples):
             raise InputError(
                 f"batch_size {batch_size} is larger than the set", allowed=f"1 to {len(self.samples)}"

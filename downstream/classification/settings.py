@@ -115,7 +115,7 @@ class RetrainSettings(Settings):
     """One classification task's recipe.
 
     Attributes:
-        train_images, test_images: How many are used, class-balanced; 0 for all (arrays only).
+        train_images, test_images: How many are used, class-balanced; 0 for all.
         augmentation: For images in memory (CIFAR-10).
         crop: For image folders (ImageNet).
         batch_size: Global batch, over all processes; ``accumulation`` steps make one update of it.

@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image
-
-from pipelines.datasets.layout import PICTURES, Layout, is_picture, listed
+from pipelines.datasets.layout import Layout, listed
 from pipelines.datasets.manifest import ContentHash
+from pipelines.datasets.opened import open_all, shared_note
 from search.errors import InputError
+from search.pictures import EXTENSIONS, Facts, Listing, list_folder, shown, utf8
 
 Verify = Literal["quick", "decode"]
 Damaged = Literal["stop", "skip"]
 SPLITS = ("train", "val")
-BLOCK = 4096
-"""Files that are handed to the threads at once."""
-REPORT = 50_000
-"""Files from one progress line to the next."""
+ANNOTATIONS = "val_annotations.txt"
+"""Tiny ImageNet's list of validation pictures and their classes."""
 _ODD_MODES = {"L": "greyscale", "CMYK": "cmyk"}
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
 class _File:
-    """A picture file: its class, its path below the split's folder, its size in bytes, and what was found."""
+    """A picture file: its split, its class, its path below the split's folder, and what opening it showed."""
 
     split: str
     name: str
     place: str
-    size: int
-    mode: str | None = None
-    damage: str | None = None
+    size: int = 0
+    facts: Facts = field(default_factory=Facts)
 
 
 def check_class_folders(root: Path, classes: int | None, verify: Verify, damaged: Damaged) -> Layout:
@@ -57,27 +50,52 @@ def check_class_folders(root: Path, classes: int | None, verify: Verify, damaged
         InputError: For another layout; with ``stop`` also for what is damaged or empty.
     """
     names = _class_names(root, classes)
-    files = [file for split in SPLITS for name in names for file in _files(root, split, name)]
-    found = []
-    for file in _inspected(root, files, verify):
-        if file.damage is not None and damaged == "stop":
-            raise InputError(
-                file.damage,
-                where=root / file.split / file.place,
-                mend="mend or remove it, or set data.imagenet.damaged to skip",
-            )
-        found.append(file)
-    used = [file for file in found if file.damage is None]
-    left_out = _empty_classes(root, names, used, damaged)
-    return _layout(
+    listings = {(split, name): list_folder(root / split / name) for split in SPLITS for name in names}
+    files = [file for key, listing in listings.items() for file in _files(root, *key, listing)]
+    found = list(_opened(root, files, verify, damaged))
+    used = [file for file in found if file.facts.damage is None]
+    left_out = _empty_classes(root, names, used, damaged, listings)
+    layout = _layout(
         [name for name in names if name not in left_out],
         [file for file in used if file.name not in left_out],
-        skipped={s: [f.place for f in found if f.damage is not None and f.split == s] for s in SPLITS},
+        skipped={s: [f.place for f in found if f.facts.damage is not None and f.split == s] for s in SPLITS},
         empty_classes=sorted(left_out),
     )
+    layout.more["left_out"] = {split: _litter(listings, split) for split in SPLITS}
+    digests = {split: [file.facts.digest for file in used if file.split == split] for split in SPLITS}
+    layout.more["said"] = [*_said(listings), *shared_note(digests, "train", "val")]
+    return layout
 
 
-def _empty_classes(root: Path, names: list[str], used: list[_File], damaged: Damaged) -> set[str]:
+def _litter(listings: dict[tuple[str, str], Listing], split: str) -> dict[str, int]:
+    """How many entries of the class folders are no pictures, by kind."""
+    of = [listing for (part, _), listing in listings.items() if part == split]
+    found = {
+        "hidden entries": sum(listing.hidden for listing in of),
+        "files with other endings": sum(len(listing.others) for listing in of),
+        "folders in class folders": sum(len(listing.folders) for listing in of),
+        "links that lead nowhere": sum(len(listing.dangling) for listing in of),
+    }
+    return {kind: count for kind, count in found.items() if count}
+
+
+def _said(listings: dict[tuple[str, str], Listing]) -> list[str]:
+    """A line for each kind of entry that was left out and may have been meant."""
+    lines = []
+    for kind, what in (("others", "files with other endings"), ("folders", "folders in class folders")):
+        places = [f"{s}/{c}/{name}" for (s, c), found in listings.items() for name in getattr(found, kind)]
+        if places:
+            lines.append(f"{len(places)} {what} left out: {listed(set(map(shown, places)))}")
+    return lines
+
+
+def _empty_classes(
+    root: Path,
+    names: list[str],
+    used: list[_File],
+    damaged: Damaged,
+    listings: dict[tuple[str, str], Listing],
+) -> set[str]:
     """Classes without a usable picture in train/ or in val/."""
     filled = {(file.split, file.name) for file in used}
     empty = [(name, split) for name in names for split in SPLITS if (split, name) not in filled]
@@ -86,13 +104,26 @@ def _empty_classes(root: Path, names: list[str], used: list[_File], damaged: Dam
         raise InputError(
             "a class without pictures",
             where=root / split / name,
-            allowed=", ".join(PICTURES),
-            mend="fill or remove it, or set data.imagenet.damaged to skip",
+            allowed=", ".join(EXTENSIONS),
+            mend=_nested(root / split / name, listings[split, name])
+            or "fill or remove it, or set data.imagenet.damaged to skip",
         )
     left_out = {name for name, _ in empty}
     if len(left_out) == len(names):
         raise InputError("no class has a picture in both train/ and val/", where=root)
     return left_out
+
+
+def _nested(folder: Path, listing: Listing) -> str | None:
+    """How to mend a class folder whose pictures lie one folder deeper, as Tiny ImageNet's do."""
+    for inner in listing.folders:
+        count = len(list_folder(folder / inner).pictures)
+        if count:
+            return (
+                f"its {count} pictures are in {inner}/: move them up (mv CLASS/{inner}/* CLASS/), and sort val/images/ "
+                f"into val/CLASS/ by {ANNOTATIONS} where that is how they came"
+            )
+    return None
 
 
 def _layout(
@@ -103,7 +134,7 @@ def _layout(
         counts[f"{split}_images"] = sum(file.split == split for file in used)
     for file in used:
         content.text(f"{file.split}/{file.place} {file.size}")
-    modes = Counter(_ODD_MODES.get(str(file.mode), "other_modes") for file in used if file.mode != "RGB")
+    modes = Counter(_ODD_MODES.get(f.facts.mode, "other_modes") for f in used if f.facts.mode != "RGB")
     pictures = {kind: modes[kind] for kind in ("greyscale", "cmyk", "other_modes")}
     pictures["damaged"] = sum(len(places) for places in skipped.values())
     more = {"pictures": pictures, "skipped": skipped, "empty_classes": empty_classes}
@@ -111,6 +142,14 @@ def _layout(
 
 
 def _class_names(root: Path, classes: int | None) -> list[str]:
+    if (root / "val" / ANNOTATIONS).is_file():
+        raise InputError(
+            f"val/ is Tiny ImageNet's as downloaded, with {ANNOTATIONS}",
+            where=root,
+            allowed="train/<class>/*.jpg and val/<class>/*.jpg",
+            mend="two steps: move train/CLASS/images/* up into train/CLASS/; sort val/images/ into val/CLASS/ "
+            f"by the two first columns of val/{ANNOTATIONS}",
+        )
     found = {split: _folders(root, split) for split in SPLITS}
     only = {"train": found["train"] - found["val"], "val": found["val"] - found["train"]}
     differences = "; ".join(f"only in {split}: {listed(names)}" for split, names in only.items() if names)
@@ -132,36 +171,29 @@ def _folders(root: Path, split: str) -> set[str]:
             if split == "val"
             else None,
         )
-    names = {entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")}
+    names = {utf8(name, folder) for name in list_folder(folder).folders}
     if not names:
         raise InputError("no class folder in it", where=folder, allowed=f"{split}/<class>/*.jpg")
     return names
 
 
-def _files(root: Path, split: str, name: str) -> Iterator[_File]:
-    for entry in sorted(os.scandir(root / split / name), key=lambda entry: entry.name):
-        if not entry.name.startswith(".") and is_picture(entry.name) and entry.is_file():
-            yield _File(split, name, f"{name}/{entry.name}", entry.stat().st_size)
+def _files(root: Path, split: str, name: str, listing: Listing) -> Iterator[_File]:
+    for file in listing.pictures:
+        yield _File(split, name, f"{name}/{file}", (root / split / name / file).stat().st_size)
+    for file in listing.dangling:
+        yield _File(split, name, f"{name}/{file}", facts=Facts(damage="a link that leads nowhere"))
 
 
-def _inspected(root: Path, files: list[_File], verify: Verify) -> Iterator[_File]:
-    """The files in their order with mode and damage; decoding lets go of the interpreter, so threads share it."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for start in range(0, len(files), BLOCK):
-            yield from pool.map(lambda file: _inspect(root, file, verify), files[start : start + BLOCK])
-            done = min(start + BLOCK, len(files))
-            if done // REPORT > start // REPORT:
-                print(f"checked {done} of {len(files)} pictures", file=sys.stderr, flush=True)
-
-
-def _inspect(root: Path, file: _File, verify: Verify) -> _File:
-    if not file.size:
-        return replace(file, damage="empty file: half-copied?")
-    try:
-        with Image.open(root / file.split / file.place) as image:
-            mode = image.mode
-            if verify == "decode":
-                image.convert("RGB")
-    except _UNREADABLE as error:
-        return replace(file, damage=f"cannot be read as an image ({error})")
-    return replace(file, mode=mode)
+def _opened(root: Path, files: Sequence[_File], verify: Verify, damaged: Damaged) -> Iterator[_File]:
+    """The files with what opening each showed; stops at a damaged one if told so."""
+    whole = [root / file.split / file.place for file in files if file.facts.damage is None]
+    opened = open_all(whole, decode=verify == "decode")
+    for file in files:
+        seen = file if file.facts.damage is not None else replace(file, facts=next(opened))
+        if seen.facts.damage is not None and damaged == "stop":
+            raise InputError(
+                seen.facts.damage,
+                where=root / file.split / file.place,
+                mend="mend or remove it, or set data.imagenet.damaged to skip",
+            )
+        yield seen

@@ -10,6 +10,7 @@ from PIL import Image
 from pipelines.datasets import cifar10, layout
 from pipelines.datasets.class_folders import check_class_folders
 from pipelines.datasets.manifest import ContentHash, write_manifest
+from pipelines.datasets.opened import say
 from pipelines.datasets.settings import ImageFolderData, UpscaledImages
 from pipelines.stage import output_folder
 
@@ -74,3 +75,4 @@ def _describe(settings: ImageFolderData, target: Path) -> None:
     root = layout.existing_folder(settings.folder, "data.imagenet.folder")
     found = check_class_folders(root, settings.classes, settings.verify, settings.damaged)
     layout.describe(target, root, str(settings.name), found, hashed="the names and sizes of the files used")
+    say(found.more["said"])

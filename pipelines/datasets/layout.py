@@ -10,7 +10,6 @@ from pipelines.datasets.manifest import write_manifest
 from pipelines.stage import output_folder
 from search.errors import InputError
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp")
 SHOWN = 5
 
 
@@ -65,8 +64,3 @@ def listed(names: set[str]) -> str:
     shown = sorted(names)[:SHOWN]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
-
-
-def is_picture(name: str) -> bool:
-    """Whether a file name ends like a picture's."""
-    return name.lower().endswith(PICTURES)

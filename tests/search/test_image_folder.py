@@ -154,7 +154,7 @@ def test_a_damaged_image_is_one_line_that_names_it(tmp_path: Path, decoder: str,
     made = batches(tmp_path, 1, training=False, workers=workers, crop={"decoder": decoder})
     with pytest.raises(InputError) as error:
         next(made.epoch(0))
-    assert str(error.value).startswith(f"{path}: cannot be read as an image (")
+    assert str(error.value).startswith(f"{path}: cannot be read as a picture (")
     assert "Traceback" not in str(error.value)
 
 
