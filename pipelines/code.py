@@ -24,7 +24,7 @@ PARAMS = Path("params.yaml")
 REFRESH = "run: python -m pipelines.code"
 PLUMBING = OPAQUE | {
     f"pipelines.{name}"
-    for name in ("code", "layers", "params", "provenance", "record", "settings_file", "stage")
+    for name in ("code", "launch", "layers", "params", "provenance", "record", "settings_file", "stage")
 }
 """Modules that read, check or describe, and decide no number; nothing is followed through them."""
 

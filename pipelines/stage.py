@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
@@ -13,11 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from pipelines.launch import PARENT
 from pipelines.provenance import code_at_start
 from search.errors import InputError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+PR_SET_PDEATHSIG = 1
+"""Of prctl(2)."""
 FULL = "the disk is full; free some space and run again"
 FORBIDDEN = (
     "may not be used by this user; run it as one who may read and write there, or in a folder of yours"
@@ -48,8 +52,9 @@ def run(main: Callable[[], None]) -> NoReturn:
     signal.signal(signal.SIGTERM, _as_interrupt)
     # worker processes that a library forks are stopped by SIGTERM: for them it must keep its meaning
     os.register_at_fork(after_in_child=_forget)
-    code_at_start()
     try:
+        _end_with_parent()
+        code_at_start()
         main()
     except InputError as error:
         _fail(str(error), BAD_INPUT)
@@ -60,6 +65,16 @@ def run(main: Callable[[], None]) -> NoReturn:
             raise
         _fail(f"{error.filename or 'a file'}: {reason}", BAD_INPUT)
     sys.exit(0)
+
+
+def _end_with_parent() -> None:
+    """Be interrupted when the process that runs the stages is gone, kill -9 included: none goes on unseen."""
+    parent = os.environ.pop(PARENT, None)  # not for programs that a stage starts
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):  # it went before we asked
+        raise KeyboardInterrupt
 
 
 def _as_interrupt(_signal: int, _frame: object) -> NoReturn:
