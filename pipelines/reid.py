@@ -60,9 +60,7 @@ def parser() -> argparse.ArgumentParser:
     extract.add_argument(
         "--weights", type=Path, required=True, help="model.safetensors of a run of this stage"
     )
-    extract.add_argument(
-        "--images", type=Path, required=True, help="folder of .jpg and .png pictures, searched below too"
-    )
+    extract.add_argument("--images", type=Path, required=True, help="folder of pictures, searched below too")
     extract.add_argument("--output", type=Path, required=True, help="the .npz file to write")
     extract.add_argument("--batch", type=int, default=64, help="pictures at a time (default 64)")
     test = commands.add_parser(
@@ -71,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     test.add_argument("--weights", type=Path, required=True, help="model.safetensors of a run of this stage")
     test.add_argument("--data", type=Path, required=True, help="the data set's folder")
     test.add_argument(
-        "--layout", choices=LAYOUTS, default="folder", help="its layout (default: Market-1501's naming)"
+        "--layout", choices=LAYOUTS, help="its layout (default: found by what lies in the folder)"
     )
     test.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking")
     test.add_argument("--batch", type=int, default=64, help="pictures at a time (default 64)")

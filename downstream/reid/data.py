@@ -1,7 +1,7 @@
 """Re-identification data sets as Torchreid data sets, from a user's folder.
 
-Official archives go through Torchreid's own classes; any other folder in Market-1501's naming through ours,
-since Torchreid's class for Market-1501 takes only .jpg, cameras 1 to 6 and identities up to 1501.
+Market-1501's and MSMT17's layouts are read here: Torchreid's class for Market-1501 takes only .jpg, cameras 1 to 6
+and identities up to 1501. CUHK03, whose pictures lie in a MATLAB file, goes through Torchreid's own class.
 Torchreid lists files in the order of the file system; here they are sorted, so that a seed means the same
 batches on every machine. It also retries a broken picture for ever; here that is an error.
 """
@@ -9,50 +9,43 @@ batches on every machine. It also retries a broken picture for ever; here that i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from PIL import Image
-
-from downstream.reid import layout
+from downstream.reid import layout, msmt17
 from downstream.reid.compat import quiet, torchreid
 from downstream.reid.layout import Picture, Splits
-from downstream.reid.settings import Layout
 from search.errors import InputError
+from search.pictures import open_picture
+
+if TYPE_CHECKING:
+    from downstream.reid.settings import Layout
 
 Row = tuple[str, int, int]
 
-_REGISTERED: dict[str, Path] = {}
+_REGISTERED: dict[str, tuple[Path, Layout]] = {}
 
 _REQUIRED: Mapping[str, tuple[str, ...]] = {
-    "market1501": (layout.TRAIN, layout.GALLERY, layout.QUERY),
-    "msmt17": ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt"),
     "cuhk03": (
         "cuhk03_release/cuhk-03.mat",
         "cuhk03_new_protocol_config_detected.mat",
         "cuhk03_new_protocol_config_labeled.mat",
     ),
+    "msmt17": ("list_train.txt", "list_query.txt", "list_gallery.txt"),
+    "market1501": (layout.TRAIN, layout.GALLERY, layout.QUERY),
 }
 
 _INNER: Mapping[str, tuple[str, ...]] = {
-    "market1501": ("Market-1501-v15.09.15",),
-    "msmt17": ("MSMT17_V1", "MSMT17_V2"),
     "cuhk03": (),
+    "msmt17": ("MSMT17_V2", "MSMT17_V1"),
+    "market1501": ("Market-1501-v15.09.15",),
 }
-
-
-def open_picture(path: str) -> Image.Image:
-    """Read one picture as RGB.
-
-    Raises:
-        InputError: The file is missing or broken.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except OSError as error:
-        raise InputError(f"cannot be read as a picture ({error})", where=path) from None
+_READERS: Mapping[str, Callable[[Path], Splits]] = {
+    "folder": layout.read,
+    "market1501": layout.read,
+    "msmt17": msmt17.read,
+}
 
 
 def register_folder(name: str, root: str | Path, kind: Layout = "folder") -> str:
@@ -70,14 +63,14 @@ def register_folder(name: str, root: str | Path, kind: Layout = "folder") -> str
         InputError: The layout is not as it should be, or the name belongs to another folder already.
     """
     folder = Path(root).resolve()
-    if _REGISTERED.get(name) == folder:
+    if _REGISTERED.get(name, (None,))[0] == folder:
         return name
     cls = dataset_class(kind, folder)
     try:
         torchreid().data.register_image_dataset(name, cls)
     except ValueError:
         raise InputError(f"the data set name {name!r} is taken", mend="choose another name") from None
-    _REGISTERED[name] = folder
+    _REGISTERED[name] = (folder, kind)
     return name
 
 
@@ -93,74 +86,95 @@ def dataset_class(kind: Layout, root: Path) -> type:
     Raises:
         InputError: A folder or a list of the layout is missing, or a file name is wrong.
     """
-    if kind == "folder":
-        layout.check(layout.read(root), where=root)
-        return _folder_class(root)
-    folder = locate(kind, root)
-    return _official_class(kind, folder)
+    if kind == "cuhk03":
+        return _official_class(locate(kind, root))
+    splits = read(kind, root)
+    return _class_of(splits)
+
+
+def read(kind: Layout, root: Path) -> Splits:
+    """The checked splits of a folder in one of the layouts; no picture is opened.
+
+    Raises:
+        InputError: The folder is not as it should be.
+    """
+    if kind == "cuhk03":
+        return check(key("cuhk03", root, kind))
+    folder = root if kind == "folder" and (root / layout.TRAIN).is_dir() else _located(kind, root)
+    splits = _READERS[kind](folder)
+    layout.check(splits, where=folder)
+    return splits
+
+
+def _located(kind: Layout, root: Path) -> Path:
+    try:
+        return locate("market1501" if kind == "folder" else kind, root)
+    except InputError:
+        if kind != "folder":
+            raise
+        return root  # whose own reader says which of the folders is missing
+
+
+def find_layout(root: Path) -> Layout:
+    """The layout of a folder, by what lies in it.
+
+    Raises:
+        InputError: It has none of the known layouts.
+    """
+    for kind in _REQUIRED:
+        try:
+            locate(kind, root)
+        except InputError:
+            continue
+        return cast("Layout", kind)
+    needed = "; ".join(f"{kind}: {', '.join(items)}" for kind, items in _REQUIRED.items())
+    what = "no known layout" if root.is_dir() else "no such folder"
+    raise InputError(what, where=root, allowed=f"a folder with all of one of these: {needed}")
 
 
 def locate(kind: str, root: Path) -> Path:
-    """The folder that Torchreid's class expects, given that folder, its parent or its only child.
+    """The folder that holds what a layout demands: ``root``, its child or grandchild of a known name.
 
     Raises:
-        InputError: None of them holds what the layout demands.
+        InputError: None of them does.
     """
     if not root.is_dir():
         raise InputError("no such folder", where=root)
-    inner = _INNER[kind]
-    bases = [root.parent] if root.name in inner else [root, root / kind]
-    direct = [""] if kind != "msmt17" else []
-    for base in bases:
-        for name in (*inner, *direct):
+    for base in (root, root / kind):
+        for name in ("", *_INNER[kind]):
             if all((base / name / item).exists() for item in _REQUIRED[kind]):
-                return base
-    listed = ", ".join(f"{prefix}/" for prefix in inner)
+                return base / name
+    listed = ", ".join(f"{prefix}/" for prefix in _INNER[kind])
     raise InputError(
         f"not the layout of {kind}",
         where=root,
-        allowed=f"a folder with {', '.join(_REQUIRED[kind])}" + (f" (in {listed})" if inner else ""),
+        allowed=f"a folder with {', '.join(_REQUIRED[kind])}" + (f" (in {listed})" if listed else ""),
     )
 
 
-def _official_class(kind: str, folder: Path) -> type:
-    """Torchreid's own class for ``folder``: it never downloads, lists in sorted order and reads safely."""
-    names = {"market1501": "Market1501", "msmt17": "MSMT17", "cuhk03": "CUHK03"}
-    base = getattr(torchreid().data.datasets, names[kind])
-
-    def process_dir(self: Any, *args: Any, **kwargs: Any) -> list[Row]:
-        return _relabelled(sorted(base.process_dir(self, *args, **kwargs)), kwargs.get("relabel", False))
-
-    members: dict[str, Any] = {"dataset_dir": str(folder), "dataset_url": None, "__getitem__": _get_item}
-    if hasattr(base, "process_dir"):
-        members["process_dir"] = process_dir
+def _official_class(folder: Path) -> type:
+    """Torchreid's own class for CUHK03 in ``folder``: it never downloads, and reads pictures safely."""
+    base = torchreid().data.datasets.CUHK03
+    members = {"dataset_dir": str(folder), "dataset_url": None, "__getitem__": _get_item}
     return type(base.__name__, (base,), members)
 
 
-def _folder_class(root: Path) -> type:
+def _class_of(splits: Splits) -> type:
     base = torchreid().data.ImageDataset
 
     def init(self: Any, root: str = "", **kwargs: Any) -> None:
-        splits = layout.read(folder)
-        train = _relabelled([_row(picture) for picture in splits.train], True)
+        train = _relabelled(_rows(splits.train))
         base.__init__(self, train, _rows(splits.query), _rows(splits.gallery), **kwargs)
 
-    folder = root
-    return type("MarketFolder", (base,), {"__init__": init, "__getitem__": _get_item, "_junk_pids": [0, -1]})
-
-
-def _row(picture: Picture) -> Row:
-    return (str(picture.path), picture.pid, picture.camera - 1)
+    return type("ReidFolder", (base,), {"__init__": init, "__getitem__": _get_item})
 
 
 def _rows(split: Sequence[Picture]) -> list[Row]:
-    return [_row(picture) for picture in split if picture.pid != -1]
+    return [(str(picture.path), picture.pid, picture.camera - 1) for picture in split]
 
 
-def _relabelled(rows: list[Row], relabel: bool) -> list[Row]:
-    """Identities 0, 1, ... in order of the old ones, as a classifier needs them; or the rows as they are."""
-    if not relabel:
-        return rows
+def _relabelled(rows: list[Row]) -> list[Row]:
+    """Identities 0, 1, ... in order of the old ones, as a classifier needs them."""
     labels = {pid: label for label, pid in enumerate(sorted({pid for _, pid, _ in rows}))}
     return [(path, labels[pid], camera) for path, pid, camera in rows]
 
@@ -182,7 +196,9 @@ def check(name: str) -> Splits:
     Raises:
         InputError: See :func:`downstream.reid.layout.check`; or the folder lacks a file of its layout.
     """
-    folder = _REGISTERED[name]
+    folder, kind = _REGISTERED[name]
+    if kind != "cuhk03":
+        return read(kind, folder)
     splits = _load(name, folder)
     layout.check(splits, where=folder)
     return splits
@@ -196,7 +212,8 @@ def _load(name: str, folder: Path) -> Splits:
             raise InputError(f"Torchreid cannot read this folder: {error}", where=folder) from None
         except ModuleNotFoundError as error:
             raise InputError(f"this data set needs the package {error.name!r}", where=folder) from None
-    return Splits(*(_pictures(rows) for rows in (dataset.train, dataset.query, dataset.gallery)))
+    train, query, gallery = (_pictures(rows) for rows in (dataset.train, dataset.query, dataset.gallery))
+    return Splits(train, query, gallery)
 
 
 def _pictures(rows: Sequence[Sequence[Any]]) -> list[Picture]:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from downstream.reid import data, model
-from downstream.reid.data import open_picture
 from downstream.reid.evaluate import Embeddings, distances, rank
 from downstream.reid.layout import Picture
 from downstream.reid.loaders import preprocessing
@@ -19,9 +18,9 @@ from downstream.reid.model import ReidNetwork
 from downstream.reid.settings import Layout
 from search.errors import InputError
 from search.files import atomic
+from search.pictures import EXTENSIONS, list_folder, open_picture
 from search.weights import load_weights, read_header
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
 DISTANCES = {
     "cosine": "1 - <a, b> / (|a| |b|), in [0, 2]; smaller is nearer",
     "euclidean": "|a - b|^2, the squared Euclidean distance; smaller is nearer",
@@ -44,17 +43,22 @@ def load(weights: str | Path) -> tuple[ReidNetwork, dict[str, str]]:
 
 
 def pictures(folder: Path) -> list[Path]:
-    """All pictures below ``folder``, in order of their paths.
+    """All pictures below ``folder``, in order of their paths; what is hidden is no picture.
 
     Raises:
         InputError: The folder is missing or holds none.
     """
     if not folder.is_dir():
         raise InputError("no such folder", where=folder)
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    found: list[Path] = []
+    folders = [folder]
+    for below in folders:
+        listing = list_folder(below)
+        found += [below / name for name in (*listing.pictures, *listing.dangling)]
+        folders += [below / name for name in listing.folders if not (below / name).is_symlink()]
     if not found:
-        raise InputError("no picture in this folder", where=folder, allowed=", ".join(SUFFIXES))
-    return found
+        raise InputError("no picture in this folder", where=folder, allowed=", ".join(EXTENSIONS))
+    return sorted(found)
 
 
 @torch.no_grad()
@@ -72,14 +76,14 @@ def embed(network: ReidNetwork, files: list[Path], height: int, width: int, batc
 
 
 def evaluate(
-    weights: str | Path, folder: str | Path, kind: Layout, *, rerank: bool, batch: int
+    weights: str | Path, folder: str | Path, kind: Layout | None, *, rerank: bool, batch: int
 ) -> dict[str, float]:
     """CMC and mAP of trained weights on any data set: train on one, test on another.
 
     Args:
         weights: Of a run of this stage.
         folder: The data set's folder.
-        kind: Its layout.
+        kind: Its layout; None: found by what lies in the folder.
         rerank: k-reciprocal re-ranking.
         batch: Pictures at a time.
 
@@ -87,7 +91,7 @@ def evaluate(
         ``rank1``, ``rank5``, ``rank10``, ``map`` in [0, 1], and the number of ``queries``.
     """
     network, header = load(weights)
-    splits = data.check(data.key("target", folder, kind))
+    splits = data.read(kind or data.find_layout(Path(folder)), Path(folder))
     height, width = int(header["height"]), int(header["width"])
 
     def embedded(split: Sequence[Picture]) -> Embeddings:

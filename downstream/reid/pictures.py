@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from downstream.reid.data import open_picture
 from downstream.reid.evaluate import Evaluation
 from downstream.reid.metrics import kept
 from search.files import atomic
+from search.pictures import open_picture
 
 NEAREST = 10
 TILE_HEIGHT = 64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from PIL import Image
 from downstream.reid import layout as reid_layout
 from pipelines.datasets import fetch, layout
 from pipelines.datasets.manifest import ContentHash, write_manifest
+from pipelines.datasets.opened import open_all, say, shared_note
 from pipelines.datasets.settings import Faces, ReidData
 from pipelines.datasets.wheel import Reader, Wheel
 from pipelines.stage import output_folder
 from search.errors import InputError
+from search.pictures import shown
 
 STAND_IN = "orl-faces"
 IDENTITIES, PICTURES = 40, 10
@@ -127,38 +130,50 @@ def _write_manifest(
 
 
 def _describe(settings: ReidData, target: Path) -> None:
+    from downstream.reid import data
+
     root = layout.existing_folder(settings.folder, "data.reid.folder")
     kind = "folder" if settings.kind == "custom" else settings.kind
-    splits = _read(settings.kind, root)
-    content = ContentHash()
-    for split in (splits.train, splits.query, splits.gallery):
-        for picture in split:
-            content.text(f"{picture.path.name} {picture.path.stat().st_size}")
+    splits = data.read(kind, root)  # type: ignore[arg-type]
+    content, said = ContentHash(), []
+    digests: dict[str, list[str]] = {}
+    for name in ("train", "query", "gallery"):
+        pictures = getattr(splits, name)
+        digests[name] = []
+        for picture, facts in zip(pictures, open_all([p.path for p in pictures]), strict=True):
+            if facts.damage is not None:
+                raise InputError(facts.damage, where=shown(picture.path), mend="mend or remove it")
+            digests[name].append(facts.digest)
+            content.text(f"{name} {os.path.relpath(picture.path, root)} {facts.digest}")
+    said += [*shared_note(digests, "train", "query"), *shared_note(digests, "train", "gallery")]
+    said += shared_note(digests, "gallery", "query")
     with output_folder(target) as folder:
         write_manifest(
             folder,
             name=settings.name or settings.kind,
             stand_in=False,
-            note="the user's folder; sha256 is over the list of picture names and sizes",
+            note="the user's folder; sha256 is over the names and the content of the pictures",
             sha256=content.hex(),
             counts={
                 "train_images": len(splits.train),
                 "query_images": len(splits.query),
                 "gallery_images": len(splits.gallery),
+                "gallery_distractors": sum(p.pid == reid_layout.DISTRACTOR for p in splits.gallery),
                 "train_identities": len({picture.pid for picture in splits.train}),
                 "test_identities": len({picture.pid for picture in splits.query}),
+                "cameras": len({p.camera for p in (*splits.train, *splits.query, *splits.gallery)}),
             },
             root=str(root),
             layout=kind,
+            left_out={split: dict(reasons) for split, reasons in splits.left_out.items()},
+            said=said,
         )
+    say([*said, *_litter(splits)])
 
 
-def _read(kind: str, root: Path) -> reid_layout.Splits:
-    """Read and check a folder: Market-1501's naming by our own reader, official archives by Torchreid."""
-    if kind == "custom":
-        splits = reid_layout.read(root)
-        reid_layout.check(splits, where=root)
-        return splits
-    from downstream.reid import data
-
-    return data.check(data.key(kind, root, kind))  # type: ignore[arg-type]
+def _litter(splits: reid_layout.Splits) -> list[str]:
+    return [
+        f"{split}: {count} {reason} left out"
+        for split, reasons in splits.left_out.items()
+        for reason, count in reasons.items()
+    ]

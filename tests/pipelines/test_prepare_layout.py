@@ -323,6 +323,7 @@ def test_market_messages(market: Path, tmp_path: Path) -> None:
 
     gallery = market / "bounding_box_test"
     (gallery / "0003_c2s1_000001_00.jpg").rename(gallery / "0003_c1s1_000001_00.jpg")
+    (gallery / "0009_c2s1_000001_00.jpg").write_bytes((gallery / "0003_c1s1_000001_00.jpg").read_bytes())
     refused(r"identity 3, seen by camera 1, has no gallery image of another camera")
     (gallery / "0003_c1s1_000001_00.jpg").rename(gallery / "face.jpg")
     refused(r"the file name 'face\.jpg' is not in Market-1501's manner")
