@@ -21,6 +21,8 @@ from search.training import ComputeSettings
 
 PARAMS = Path("params.yaml")
 TASKS = ("cifar10", "imagenet", "detection", "reid")
+TRANSFER = ("detection", "reid")
+"""Tasks that may start from the weights of the ImageNet-style retraining."""
 
 
 class DataSettings(Settings):
@@ -128,14 +130,18 @@ class Params(Settings):
             for network in networks:
                 if network not in known:
                     raise ValueError(f"{key} names {network!r}; known: {', '.join(sorted(known))}")
-        retrained = set(self.keys("imagenet"))
-        for task in ("detection", "reid"):
-            for key in self.keys(task):
-                if key not in retrained:
-                    raise ValueError(
-                        f"runs.{task} needs the weights of {key}, which runs.imagenet does not train"
-                    )
+        for task in TRANSFER:
+            for key in self.untrained(task) if getattr(self, task).pretrained else ():
+                raise ValueError(
+                    f"runs.{task} needs the weights of {key}, which runs.imagenet does not train; "
+                    f"train it there, or set {task}.pretrained: false"
+                )
         return self
+
+    def untrained(self, task: str) -> list[str]:
+        """Keys of a transfer task's runs that ``runs.imagenet`` trains no weights for."""
+        retrained = set(self.keys("imagenet"))
+        return [key for key in self.keys(task) if key not in retrained]
 
     def keys(self, task: str) -> list[str]:
         """Keys ``<network>-<precision>-s<seed>`` of a task's runs: cifar10, imagenet, detection or reid."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines import layers, params, profile
+from pipelines import check, layers, params, profile
 from search.errors import InputError
 from search.methods import METHODS
 
@@ -311,3 +311,19 @@ def test_a_params_file_may_have_a_base(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(InputError, match=message):
             params.load(path)
+
+
+def test_a_transfer_from_nothing_needs_no_retraining() -> None:
+    """With `pretrained: false` a detector's backbone need not be trained first; the graph still wants its stage."""
+    values = changed("runs.imagenet.networks", [])
+    for task in params.TRANSFER:
+        with pytest.raises(InputError, match="which runs.imagenet does not train; train it there, or set"):
+            params.check(values, "params.yaml")
+        values[task]["pretrained"] = False
+    settings = params.check(values, "params.yaml")
+    assert settings.untrained("reid") == ["cp_nas-s0-1bit-s0", "cp_nas-s0-real-s0"]
+    with pytest.raises(
+        InputError, match="runs.detection has cp_nas-s0-1bit-s0, .* python -m pipelines.detect"
+    ):
+        check.check_graph(settings)
+    check.check_graph(params.check(QUICK, "params.yaml"))
