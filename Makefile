@@ -27,6 +27,7 @@ env: ## create the environment, or do nothing if it is complete and current
 	@$(PYTHON) tools/setup_env.py --venv $(VENV) --installer $(INSTALLER)
 
 reproduce: env ## run the whole pipeline and write results/ (a second run computes only what changed)
+	@python -m pipelines.checkout
 	@if [ -n "$(PROFILE)" ]; then python -m pipelines.profile use $(PROFILE); \
 	elif [ ! -e params.yaml ]; then python -m pipelines.profile use quick; fi
 	python -m pipelines.reproduce $(if $(JOBS),--jobs $(JOBS))
