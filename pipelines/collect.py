@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import code
-from pipelines.results.checks import check_network, check_record, record_files
-from pipelines.results.records import NETWORK_FILE, RUN_FILE, STAGES
+from pipelines.results.checks import check_network, read_run, record_files
+from pipelines.results.run import NETWORK_FILE, PART, RUN_FILE, STAGES
 from pipelines.stage import output_folder, run
 from search.errors import InputError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 RECORDS = Path("results/records")
-PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,79}")
 
 
 def expected(params: Params) -> set[str]:
@@ -47,16 +47,28 @@ def find_folders(source: Path, wanted: set[str] | None = None) -> list[Path]:
         path for path in found if not any(p.startswith(".") for p in path.relative_to(source).parts)
     )
     for folder in folders:
-        if folder == source or folder.relative_to(source).parts[0] not in (*STAGES, "networks"):
-            raise InputError(
-                "a run outside the folders of the stages", where=folder, mend="give the runs/ folder"
-            )
+        _check_place(source, folder)
     if wanted is not None:
         folders = [path for path in folders if _is_below(path.relative_to(source), wanted)]
     if not any((folder / RUN_FILE).exists() for folder in folders):
         named = "" if wanted is None else " that the active profile names"
         raise InputError(f"no finished run{named}", where=source)
     return folders
+
+
+def _check_place(source: Path, folder: Path) -> None:
+    """A run lies in a stage's folder, under names that can be folders of results/, and really there."""
+    parts = folder.relative_to(source).parts
+    if not parts or parts[0] not in (*STAGES, "networks"):
+        raise InputError(
+            "a run outside the folders of the stages", where=folder, mend="give the runs/ folder"
+        )
+    for part in parts:
+        if not re.fullmatch(PART, part):
+            raise InputError(f"{part!r} cannot name a folder of a record", where=source, allowed=PART)
+    for path in (folder, *folder.parents[: len(parts) - 1]):
+        if path.is_symlink():
+            raise InputError("is a link", where=path, mend="put the folder itself there")
 
 
 def _is_below(path: Path, wanted: set[str]) -> bool:
@@ -76,7 +88,7 @@ def copy_records(source: Path, target: Path, wanted: set[str] | None = None) -> 
     """
     folders = find_folders(source, wanted)
     for folder in folders:
-        (check_record if (folder / RUN_FILE).exists() else check_network)(folder)
+        (read_run if (folder / RUN_FILE).exists() else check_network)(folder)
     pairs = [(path, target / path.relative_to(source)) for folder in folders for path in record_files(folder)]
     for path, copy in pairs:
         if copy.exists() and not filecmp.cmp(path, copy, shallow=False):

@@ -6,11 +6,11 @@ import math
 import statistics
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipelines.results.campaigns import campaign_order, searches_once
 from pipelines.results.claims import read_claims
-from pipelines.results.columns import DATA_MARKS
+from pipelines.results.column import DATA_MARKS, Row, label, own_column
 from pipelines.results.curve_figures import searching, training
 from pipelines.results.curves import KINDS, curves
 from pipelines.results.diagnostics import alphas, sweeps
@@ -19,14 +19,10 @@ from pipelines.results.level import CITED
 from pipelines.results.pictures import WIDTH, Picture
 from pipelines.results.plotting import CHILD, PARENT, QUIET, canvas, colour_of, save, spare
 from pipelines.results.records import Library
-from pipelines.results.rows import own_column
 from pipelines.results.search_figures import cell, survivors
-from pipelines.results.views import label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-Row = dict[str, Any]
 
 
 def draw_all(library: Library, classification: list[Row], folder: Path) -> list[Picture]:
@@ -39,10 +35,10 @@ def draw_all(library: Library, classification: list[Row], folder: Path) -> list[
     for kind in KINDS:
         if kind.stage != "search":
             drawn = training(kind, curves(kind, library), folder)
-            pictures += sorted(drawn, key=lambda picture: order.index(picture.profile))
-    own = {row["profile"] for row in classification if row["level"] != CITED}
+            pictures += sorted(drawn, key=lambda picture: order.index(picture.campaign))
+    own = {row["profile"][0] for row in classification if row["level"] != CITED}
     for profile in (name for name in order if name in own):
-        rows = [row for row in classification if row["profile"] == profile]
+        rows = [row for row in classification if row["profile"] == (profile,)]
         pictures += _accuracies(rows, profile, folder) + _against_ops(rows, profile, folder)
     pictures += sweeps(library, read_claims()[0], folder)
     return pictures + _cited_ops(classification, folder)
@@ -90,7 +86,7 @@ def _accuracies(rows: list[Row], profile: str, folder: Path) -> list[Picture]:
     ) as (figure, axes):
         for axis, (title, group) in zip(axes[:, 0], panels, strict=True):
             for place, row in enumerate(group):
-                values = [float(value) for value in row["values"].split()]
+                values = row["values"]
                 real = row["precision"] == "real"
                 face = "none" if real else CHILD
                 axis.scatter(

@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 
 from pipelines import stage
-from pipelines.results.columns import DATA_MARKS, TABLES, Metric
+from pipelines.results.column import DASH, DATA_MARKS, own_column
+from pipelines.results.columns import TABLES
+from pipelines.results.metrics import Metric
 from pipelines.results.render import markdown_table
-from pipelines.results.rows import own_column
-from pipelines.results.views import DASH
 from search.errors import InputError
 from search.files import read_csv, write_text
 

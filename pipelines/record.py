@@ -1,4 +1,4 @@
-"""Run records: the small files a run leaves behind, from which every table is made."""
+"""Writing run records: the small files a run leaves behind, from which every table is made."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.provenance import provenance
+from pipelines.results.run import SCHEMA, Run, check, variant_of
 from search.files import write_csv, write_json
 from search.genotype import Genotype
-
-SCHEMA = 1
 
 
 def write_record(
@@ -25,13 +24,13 @@ def write_record(
     history: Sequence[Mapping[str, Any]] | None = None,
     cost: Mapping[str, Any] | None = None,
     genotype: Genotype | None = None,
-) -> None:
-    """Write the record of a finished run into ``folder``.
+) -> Run:
+    """Write the record of a finished run into ``folder``, as a :class:`pipelines.results.run.Run` of its stage.
 
     Args:
         folder: The run's output folder (see :func:`pipelines.stage.output_folder`).
-        run: Identity: stage, key, network, method, precision, form, seed, task, dataset, paper_scale, hashes.
-        metrics: Flat numbers.
+        run: What it is: the fields of :class:`Run` that stand in run.json.
+        metrics: Numbers by the names in :mod:`pipelines.results.metrics`.
         params: The sections of params.yaml that decided the run.
         started: ``time.time()`` at its start.
         seeds: All seeds.
@@ -39,20 +38,28 @@ def write_record(
         history: One row an epoch or draw.
         cost: The network's cost (see :mod:`search.cost`).
         genotype: The architecture, where there is one.
+
+    Raises:
+        InputError: If it is no record that ``collect`` would take; nothing is written then.
     """
-    write_json(folder / "run.json", {"schema": SCHEMA, **run})
-    write_json(folder / "metrics.json", dict(metrics))
-    write_json(folder / "params.json", dict(params))
-    hashes = provenance(
+    about = provenance(
         seeds=seeds, data=data, architecture_hash=run.get("architecture_hash"), started=started
     )
-    write_json(folder / "provenance.json", hashes)
+    value = {
+        "schema": SCHEMA,
+        "variant": variant_of(run),
+        **run,
+        "metrics": dict(metrics),
+        "params": dict(params),
+    }
+    written = check(value | {"provenance": about, "cost": dict(cost) if cost else None}, folder)
+    for name, content in written.files().items():
+        write_json(folder / f"{name}.json", content)
     if history is not None:
         write_csv(folder / "history.csv", history)
-    if cost is not None:
-        write_json(folder / "cost.json", dict(cost))
     if genotype is not None:
         genotype.save(folder / "genotype.json")
+    return written
 
 
 def dataset_of(manifest: Mapping[str, Any], **counts: int) -> dict[str, Any]:

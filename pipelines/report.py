@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,20 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipelines.results.campaigns import campaign_order
-from pipelines.results.claims import NOT_RUN, NOT_SUPPORTED, SUPPORTED
-from pipelines.results.columns import COSTS, TABLES, TableSpec
+from pipelines.results.checklist import Checklist
+from pipelines.results.claims import Case, by_claim
+from pipelines.results.column import DASH, Column, Row, Table
+from pipelines.results.columns import COSTS, TABLES
 from pipelines.results.curves import KINDS, display_name
+from pipelines.results.groups import groups
 from pipelines.results.level import MEANING
-from pipelines.results.origin import commit
-from pipelines.results.overview import by_text, campaigns, claim_groups, facts, largest_first
+from pipelines.results.overview import CAMPAIGN_COLUMNS, campaigns, facts, largest_first
 from pipelines.results.pictures import Picture
 from pipelines.results.plotting import inline
-from pipelines.results.records import Library, Record
-from pipelines.results.rows import groups
+from pipelines.results.records import Library
+from pipelines.results.run import Run
 from pipelines.results.statistics import Rules
-from pipelines.results.views import DASH, Column, View, views
+from pipelines.results.views import View, views
 
 TEMPLATES = Path(__file__).parent / "templates"
 MEDIA = {".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg"}
@@ -32,17 +35,16 @@ PICTURES = 4
 COUNTS = tuple(head for head, _ in COSTS.values())
 GENEROUS = COSTS["ops_generous_M"][0]
 """Ends of the headings of the columns that :func:`telling` may leave out."""
-Row = dict[str, Any]
 
 
 def render(
     library: Library,
     tables: dict[str, list[Row]],
-    claims: list[Row],
+    cases: Sequence[Case],
     rules: Rules,
-    pictures: list[Picture],
+    pictures: Sequence[Picture],
     figures: Path,
-    checklists: list[Any],
+    checklists: Sequence[Checklist],
 ) -> str:
     """The page as text; ``figures`` is the folder that ``pictures`` were drawn into."""
     environment = Environment(
@@ -52,23 +54,23 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    order = campaign_order(library)
-    drawn = [_drawn(picture, figures) for picture in pictures]
-    listed = by_text(claim_groups(claims))
+    order, tested = campaign_order(library), by_claim(cases)
+    left = [picture for picture in pictures if picture.kind not in ("accuracy", "ops", "cited")]
     return environment.get_template("report.html.j2").render(
         css=_own("report.css"),
         script=_own("report.js"),
-        facts=facts(library, claims),
-        campaigns=campaigns(library),
+        facts=facts(library, cases),
+        campaigns=View("Campaigns", "", "ours", "paper", CAMPAIGN_COLUMNS, tuple(campaigns(library))),
         sections=_sections(bool(checklists)),
         levels=list(MEANING.items()),
         rules=rules,
-        claims=sorted((claim for claim in listed if _was_run(claim)), key=_undecided),
-        not_run=[claim for claim in listed if not _was_run(claim)],
-        tables=[_table(spec, tables[spec.name], library, drawn, order) for spec in TABLES],
-        pictures=drawn,
-        accuracy=largest_first([picture for picture in drawn if picture["kind"] == "accuracy"], library),
-        runs=[_run(record) for record in library.records],
+        claims=sorted((claim for claim in tested if claim.was_run), key=lambda claim: not claim.decided),
+        not_run=[claim for claim in tested if not claim.was_run],
+        tables=[_table(spec, tables[spec.name], library, left, order) for spec in TABLES],
+        pictures=pictures,
+        svg={picture.name: _svg(picture, figures) for picture in pictures},
+        accuracy=largest_first([picture for picture in pictures if picture.kind == "accuracy"], library),
+        runs=[_run(run) for run in library.runs],
         checklists=checklists,
     )
 
@@ -78,15 +80,10 @@ def _own(name: str) -> Markup:
     return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
 
 
-def _drawn(picture: Picture, figures: Path) -> Row:
+def _svg(picture: Picture, figures: Path) -> Markup:
+    """A figure that we drew: its texts were escaped when it was written, its identifiers are made of its slug."""
     svg = (figures / f"{picture.name}.svg").read_text(encoding="utf-8")
-    return {
-        "kind": picture.kind,
-        "title": picture.title,
-        "caption": picture.caption,
-        "place": (picture.profile, picture.dataset),
-        "svg": Markup(inline(svg, picture.name, f"{picture.title}. {picture.caption}")),
-    }
+    return Markup(inline(svg, picture.name, f"{picture.title}. {picture.caption}"))
 
 
 def _sections(checklists: bool) -> list[tuple[str, str]]:
@@ -94,21 +91,13 @@ def _sections(checklists: bool) -> list[tuple[str, str]]:
     return [*named, ("provenance", "Provenance"), *([("checklist", "Checklists")] if checklists else [])]
 
 
-def _was_run(claim: Row) -> bool:
-    return any(case["verdict"] != NOT_RUN for case in claim["cases"])
-
-
-def _undecided(claim: Row) -> bool:
-    """Decided claims come first."""
-    return all(case["verdict"] not in (SUPPORTED, NOT_SUPPORTED) for case in claim["cases"])
-
-
-def _table(spec: TableSpec, rows: list[Row], library: Library, pictures: list[Row], order: list[str]) -> Row:
-    records = library.of(GALLERY[spec.name]) if spec.name in GALLERY else []
-    shown = [group[0] for group in groups(records) if group[0].pictures]
-    left = [picture for picture in pictures if picture["kind"] in (spec.name, "cell")]
+def _table(
+    spec: Table, rows: list[Row], library: Library, left: list[Picture], order: list[str]
+) -> dict[str, Any]:
+    runs = library.of(GALLERY[spec.name]) if spec.name in GALLERY else []
+    shown = [group[0] for group in groups(runs) if group[0].pictures]
     blocks = [
-        _block(f"{spec.name}-{place}", view, left, shown)
+        _block(f"{spec.name}-{place}", view, [p for p in left if p.kind in (spec.name, "cell")], shown)
         for place, view in enumerate(_in_order(views(spec, rows), order), start=1)
     ]
     files = [f"{spec.name}.{suffix}" for suffix in ("csv", "md", "tex")]
@@ -126,33 +115,25 @@ def _in_order(found: list[View], order: list[str]) -> list[View]:
     """Our sections by the first of their campaigns, the literature's after them."""
 
     def place(view: View) -> int:
-        return min(map(order.index, _campaigns(view))) if view.kind == "ours" else len(order)
+        return min(map(order.index, view.rows[0]["profile"])) if view.kind == "ours" else len(order)
 
     return sorted(found, key=place)
 
 
-def _campaigns(view: View) -> list[str]:
-    """The campaigns of a section of ours; several where they share the searches in it."""
-    return str(view.rows[0]["profile"]).split(", ")
-
-
-def _block(anchor: str, view: View, left: list[Row], shown: list[Record]) -> Row:
-    """A view with the figures and pictures of its campaign and data set; these figures leave ``left``."""
-    here: list[Row] = []
-    gallery: list[Record] = []
+def _block(anchor: str, view: View, left: list[Picture], shown: list[Run]) -> dict[str, Any]:
+    """A view with the figures and pictures of its campaigns and data set."""
+    places = []
     if view.kind == "ours":
-        places = [(name, view.rows[0].get("dataset")) for name in _campaigns(view)]
-        here = [picture for picture in left if picture["place"] in places]
-        left[:] = [picture for picture in left if picture not in here]
-        gallery = [record for record in shown if (record.profile, record.dataset["name"]) in places]
+        places = [(name, view.rows[0].get("dataset")) for name in view.rows[0]["profile"]]
+    here = [picture for picture in left if (picture.campaign, picture.dataset) in places]
     table = anchor.rpartition("-")[0]
     return {
         "anchor": anchor,
         "view": view,
         "columns": telling(view),
-        "figures": [picture for picture in here if picture["kind"] == table],
-        "cells": [picture for picture in here if picture["kind"] == "cell" and table == "search"],
-        "gallery": [_gallery(record) for record in gallery],
+        "figures": [picture for picture in here if picture.kind == table],
+        "cells": [picture for picture in here if picture.kind == "cell" and table == "search"],
+        "gallery": [_gallery(run) for run in shown if (run.campaign, run.data.name) in places],
     }
 
 
@@ -171,11 +152,10 @@ def _idle(column: Column, view: View, same: bool) -> bool:
     return (same and column.head.endswith(GENEROUS)) or all(column.text(row) == DASH for row in view.rows)
 
 
-def _gallery(record: Record) -> Row:
-    title = f"{display_name(record)}, {record.network}, seed {record.seed}"
+def _gallery(run: Run) -> dict[str, Any]:
     return {
-        "title": title,
-        "pictures": [(_caption(path), _data_uri(path)) for path in record.pictures[:PICTURES]],
+        "title": f"{display_name(run)}, {run.network}, seed {run.seed}",
+        "pictures": [(_caption(path), _data_uri(path)) for path in run.pictures[:PICTURES]],
     }
 
 
@@ -188,17 +168,14 @@ def _data_uri(path: Path) -> str:
     return f"data:{MEDIA[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def _run(record: Record) -> Row:
-    files = {
-        "metrics": record.metrics,
-        "run": record.run,
-        "settings": record.params,
-        "provenance": record.provenance,
-    }
-    task = record.run["task"]
+def _run(run: Run) -> dict[str, Any]:
+    named = {"metrics": "metrics", "run": "run", "settings": "params", "provenance": "provenance"}
     return {
-        "profile": record.profile,
-        "path": f"{record.stage}/{record.run['key']}",
-        "summary": " · ".join(str(part) for part in (task, commit(record.provenance)) if part),
-        "files": [(name, json.dumps(value, indent=1, ensure_ascii=False)) for name, value in files.items()],
+        "campaign": run.campaign,
+        "path": f"{run.stage}/{run.key}",
+        "summary": f"{run.task} · {run.provenance.commit}",
+        "files": [
+            (name, json.dumps(run.recorded[file], indent=1, ensure_ascii=False))
+            for name, file in named.items()
+        ],
     }

@@ -7,34 +7,32 @@ checklist.yaml; it runs nothing again. The same records give the same files, byt
 from __future__ import annotations
 
 import argparse
-import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pipelines import code
 from pipelines.figures import draw_all
 from pipelines.report import render
 from pipelines.results.campaigns import in_order
 from pipelines.results.checklist import checklist_markdown, read_checklists
-from pipelines.results.checks import check_record
-from pipelines.results.claims import CLAIM_COLUMNS, claim_rows, evaluate, read_claims
-from pipelines.results.columns import TABLES, columns
-from pipelines.results.comparison import comparison_rows
+from pipelines.results.claims import COLUMNS as CLAIM_COLUMNS
+from pipelines.results.claims import Case, claim_rows, evaluate, read_claims
+from pipelines.results.column import Row, own_column
+from pipelines.results.columns import TABLES
+from pipelines.results.comparison import COMPARISON, comparison_rows
 from pipelines.results.curves import KINDS, table, table_columns
 from pipelines.results.level import CITED
-from pipelines.results.overview import claim_groups
-from pipelines.results.pictures import Picture
+from pipelines.results.pictures import slug
 from pipelines.results.readme import readme
 from pipelines.results.records import Library, read_records
 from pipelines.results.render import GENERATED, latex, markdown, markdown_table
-from pipelines.results.rows import own_column, table_rows
+from pipelines.results.rows import table_rows
 from pipelines.results.views import views
 from pipelines.stage import output_folder, run
 from search.files import write_csv, write_json, write_text
 
 RESULTS = Path("results")
-Row = dict[str, Any]
 
 
 def build(results: Path = RESULTS) -> None:
@@ -43,50 +41,36 @@ def build(results: Path = RESULTS) -> None:
     Raises:
         InputError: If there are no records, or one is not whole.
     """
-    records = read_records(results / "records")
-    for record in records:
-        check_record(record.folder)
-    library = in_order(Library(tuple(records)))
+    library = in_order(Library(tuple(read_records(results / "records"))))
     rules, claims = read_claims()
-    tables = {spec.name: table_rows(spec, library) for spec in TABLES if not spec.own}
-    tables["comparison"] = comparison_rows(library, rules)
-    found = claim_rows(evaluate(library, rules, claims), rules, library)
-    pictures = _figures(library, tables["classification"], results)
+    tables = {spec.name: table_rows(spec, library) for spec in TABLES if spec is not COMPARISON}
+    tables[COMPARISON.name] = comparison_rows(library, rules)
+    cases = evaluate(library, rules, claims)
     checklists = read_checklists(library)
+    with output_folder(results / "figures") as folder:
+        pictures = draw_all(library, tables["classification"], folder)
     for spec in TABLES:
         rows = tables[spec.name]
-        write_csv(results / f"{spec.name}.csv", rows, list(columns(spec)))
+        write_csv(results / f"{spec.name}.csv", spec.rendered(rows), list(spec.docs))
         write_text(results / f"{spec.name}.md", markdown(spec.title, spec.about, views(spec, rows)))
         write_text(results / f"{spec.name}.tex", latex(spec.name, spec.title, views(spec, rows)))
     for kind in KINDS:
         write_csv(results / "curves" / f"{kind.name}.csv", table(kind, library), list(table_columns(kind)))
-    write_csv(results / "claims.csv", found, list(CLAIM_COLUMNS))
-    write_text(results / "claims.md", claims_markdown(found))
+    write_csv(results / "claims.csv", claim_rows(cases), [column.key for column in CLAIM_COLUMNS])
+    write_text(results / "claims.md", claims_markdown(cases))
     write_text(results / "checklist.md", checklist_markdown(checklists))
     with output_folder(results / "metrics") as folder:
         for path, numbers in metric_files(tables).items():
             write_json(folder / path, numbers)
     write_text(results / "README.md", readme(pictures))
-    page = render(library, tables, found, rules, pictures, results / "figures", checklists)
+    page = render(library, tables, cases, rules, pictures, results / "figures", checklists)
     write_text(results / "report.html", page)
 
 
-def _figures(library: Library, classification: list[Row], results: Path) -> list[Picture]:
-    with output_folder(results / "figures") as folder:
-        return draw_all(library, classification, folder)
-
-
-def claims_markdown(rows: list[Row]) -> str:
+def claims_markdown(cases: Sequence[Case]) -> str:
     """The claims as a Markdown page: the verdicts, then what decides each."""
-    groups = claim_groups(rows)
-    verdicts = [
-        [group["text"], group["verdict"], group["where"] or "–", "; ".join(group["tests"])]
-        for group in groups
-    ]
-    how = {
-        group["text"]: [group["text"], group["statistic"], group["needs"], group["source"]]
-        for group in groups
-    }
+    verdicts = [[c.claim.claim, c.verdict, c.where or "–", "; ".join(c.tests)] for c in cases]
+    how = {c.claim.claim: [c.claim.claim, c.claim.statistic, c.needs, c.claim.source] for c in cases}
     parts = [
         "# Claims",
         "Supported, or not, only where the bootstrap interval and the Holm-corrected test agree; everything "
@@ -123,8 +107,7 @@ def metric_files(tables: dict[str, list[Row]]) -> dict[str, Row]:
 def _metric_path(table_name: str, row: Row) -> str:
     form = None if row["form"] == "paper" else row["form"]
     network = "-".join(str(part) for part in (row["variant"] or row["name"], row["precision"], form) if part)
-    parts = (table_name, row["profile"], row["dataset"], network)
-    return "/".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
+    return "/".join(map(slug, (table_name, ", ".join(row["profile"]), row["dataset"], network)))
 
 
 def main() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.results.records import Library, Record
+from pipelines.results.records import Library
+from pipelines.results.run import SearchRun
 
 
 @dataclass(frozen=True)
@@ -17,13 +18,13 @@ class Searches:
         also: Further campaigns that hold copies of these searches and no other ones of the method.
     """
 
-    records: tuple[Record, ...]
+    records: tuple[SearchRun, ...]
     also: tuple[str, ...]
 
     @property
     def campaigns(self) -> str:
         """All campaigns they belong to, for a title."""
-        return ", ".join((self.records[0].profile, *self.also))
+        return ", ".join((self.records[0].campaign, *self.also))
 
 
 def campaign_order(library: Library) -> list[str]:
@@ -32,23 +33,23 @@ def campaign_order(library: Library) -> list[str]:
     First those that retrained networks, since a search is judged by what its networks reach; among them, and among
     the others, those with the most searches that no other campaign holds; then by name.
     """
-    retrained = {record.profile for record in library.of("retrain")}
+    retrained = {record.campaign for record in library.of("retrain")}
     own = [profiles[0] for _, profiles in library.distinct("search") if len(profiles) == 1]
-    names = dict.fromkeys(record.profile for record in library.records)
+    names = dict.fromkeys(record.campaign for record in library.runs)
     return sorted(names, key=lambda name: (name not in retrained, -own.count(name), name))
 
 
 def in_order(library: Library) -> Library:
     """The same records, campaign by campaign in :func:`campaign_order`."""
     place = {name: number for number, name in enumerate(campaign_order(library))}
-    return Library(tuple(sorted(library.records, key=lambda record: place[record.profile])))
+    return Library(tuple(sorted(library.runs, key=lambda record: place[record.campaign])))
 
 
 def searches_once(library: Library) -> list[Searches]:
     """The searches by campaign and method or variant; a campaign that only holds copies of another's is named there."""
-    found: dict[tuple[str, str], list[Record]] = {}
+    found: dict[tuple[str, str], list[SearchRun]] = {}
     for record in in_order(library).of("search"):
-        found.setdefault((record.profile, record.family), []).append(record)
+        found.setdefault((record.campaign, record.family), []).append(record)
     once: list[Searches] = []
     for (profile, family), records in found.items():
         origin = _origin(records, family, once)
@@ -59,7 +60,7 @@ def searches_once(library: Library) -> list[Searches]:
     return once
 
 
-def _origin(records: Sequence[Record], family: str, once: Sequence[Searches]) -> int | None:
+def _origin(records: Sequence[SearchRun], family: str, once: Sequence[Searches]) -> int | None:
     """The place of the searches that all these records are copies of."""
     wanted = {record.identity for record in records}
     for place, other in enumerate(once):
@@ -70,4 +71,4 @@ def _origin(records: Sequence[Record], family: str, once: Sequence[Searches]) ->
 
 def searching_campaigns(library: Library) -> list[str]:
     """The campaigns that do not merely hold copies of other campaigns' searches."""
-    return list(dict.fromkeys(group.records[0].profile for group in searches_once(library)))
+    return list(dict.fromkeys(group.records[0].campaign for group in searches_once(library)))

@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 
 from pipelines.results.campaigns import searching_campaigns
-from pipelines.results.read_back import read_back
-from pipelines.results.records import Library, Record
+from pipelines.results.groups import groups, read_back
+from pipelines.results.records import Library
 from pipelines.results.render import GENERATED, markdown_table
-from pipelines.results.rows import groups
+from pipelines.results.run import Run
 from search.errors import InputError
 
 FILE = Path(__file__).parent.parent / "checklist.yaml"
@@ -42,7 +42,7 @@ class Checklist:
     points: tuple[Point, ...]
 
 
-def _retrainings(library: Library) -> list[Record]:
+def _retrainings(library: Library) -> list[Run]:
     return [record for record, _ in library.distinct("retrain")]
 
 
@@ -58,7 +58,7 @@ def _seeds(library: Library) -> tuple[str, str]:
 
 def _random(library: Library) -> tuple[str, str]:
     searched = searching_campaigns(library)
-    compared = {record.profile for record in library.of("search") if record.family == "random"}
+    compared = {record.campaign for record in library.of("search") if record.family == "random"}
     held = [name for name in searched if name in compared]
     answer = "no" if not held else "yes" if held == searched else "partly"
     return answer, f"recorded in {len(held)} of {len(searched)} campaigns with searches of their own"
@@ -67,7 +67,7 @@ def _random(library: Library) -> tuple[str, str]:
 def _ablations(library: Library) -> tuple[str, str]:
     variants: dict[tuple[str, str], set[str]] = {}
     for record in library.of("search"):
-        variants.setdefault((record.profile, str(record.method)), set()).add(record.family)
+        variants.setdefault((record.campaign, str(record.method)), set()).add(record.family)
     ablated = {key: found for key, found in variants.items() if len(found) > 1}
     if not ablated:
         return "no", "no campaign holds two variants of one method"

@@ -3,105 +3,247 @@
 from __future__ import annotations
 
 import statistics
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
-from pipelines.results.columns import COMPARISON, DATA_KINDS
+from pipelines.results.column import DASH, DATA_KINDS, Column, Row, Table, label, own_column, with_std
 from pipelines.results.level import level
-from pipelines.results.records import Library, Record
-from pipelines.results.rows import own_column
+from pipelines.results.records import Library
+from pipelines.results.run import RetrainRun
 from pipelines.results.statistics import Estimate, Rules, holm, paired_difference
 
 REFERENCE = "random"
-Row = dict[str, Any]
+DATA_KIND_DOC = (
+    "paper: a data set of the papers (`datasets` in literature.yaml); other: other data than the "
+    "papers'; stand-in: stands in for the papers'. Only the first compares with the literature"
+)
+
+
+def by_search(runs: Sequence[RetrainRun]) -> dict[int, float]:
+    """Accuracy in percent by search seed, the mean over the seeds of the training."""
+    found: dict[int, list[float]] = {}
+    for run in runs:
+        if run.search_seed is not None:
+            found.setdefault(run.search_seed, []).append(100 * float(run.metrics["accuracy"]))
+    return {seed: statistics.fmean(values) for seed, values in sorted(found.items())}
+
+
+@dataclass
+class Compared:
+    """The retrainings of one method or variant, and what they are compared with in their block.
+
+    Attributes:
+        runs: One block's: a campaign, data set, precision and recipe.
+        against: The reference; None for the reference itself.
+        library, rules: For level and intervals.
+        p_holm: The corrected p value, filled in last.
+    """
+
+    runs: list[RetrainRun]
+    against: Compared | None
+    library: Library
+    rules: Rules
+    p_holm: float | None = None
+
+    @property
+    def first(self) -> RetrainRun:
+        """The first of the runs, for all in which they are the same."""
+        return self.runs[0]
+
+    @cached_property
+    def values(self) -> dict[int, float]:
+        """Accuracy in percent by search seed."""
+        return by_search(self.runs)
+
+    @cached_property
+    def estimate(self) -> Estimate | None:
+        """The paired difference; None without a pair."""
+        other = self.against.values if self.against else {}
+        pairs = sorted(self.values.keys() & other.keys())
+        first, second = ([side[seed] for seed in pairs] for side in (self.values, other))
+        return paired_difference(first, second, 0.0, self.rules) if pairs else None
+
+    def number(self, key: str) -> float | None:
+        """A number of :data:`MEASURED`."""
+        every, found = list(self.values.values()), self.estimate
+        if key == "accuracy":
+            return statistics.fmean(every)
+        if key == "accuracy_std":
+            return statistics.stdev(every) if len(every) > 1 else None
+        names = {"difference": "value", "difference_low": "low", "difference_high": "high"}
+        return getattr(found, names[key]) if found else None
 
 
 def comparison_rows(library: Library, rules: Rules) -> list[Row]:
     """Rows of comparison.csv: a block for every campaign, data set, precision and recipe with a found network."""
-    blocks: dict[tuple[str, ...], dict[str, list[Record]]] = {}
-    for record in library.of("retrain"):
-        if record.search_seed is not None:
-            families = blocks.setdefault(_block(record), {})
-            families.setdefault(record.family, []).append(record)
+    blocks: dict[tuple[str, ...], dict[str, list[RetrainRun]]] = {}
+    for run in library.of("retrain"):
+        if run.search_seed is not None:
+            what = (run.campaign, run.data.name, run.data.sha256, run.precision, run.form, run.settings)
+            families = blocks.setdefault(tuple(map(str, what)), {})
+            families.setdefault(run.family, []).append(run)
     return [row for _, families in sorted(blocks.items()) for row in _rows(families, library, rules)]
 
 
-def _block(record: Record) -> tuple[str, ...]:
-    data = record.dataset
-    what = (record.profile, data["name"], data.get("sha256"), record.run["precision"], record.form)
-    return tuple(str(part) for part in (*what, record.settings))
-
-
-def by_search(records: list[Record]) -> dict[int, float]:
-    """Accuracy in percent by search seed, the mean over the seeds of the training."""
-    found: dict[int, list[float]] = {}
-    for record in records:
-        if record.search_seed is not None:
-            found.setdefault(record.search_seed, []).append(100 * float(record.metrics["accuracy"]))
-    return {seed: statistics.fmean(values) for seed, values in sorted(found.items())}
-
-
-def _rows(families: dict[str, list[Record]], library: Library, rules: Rules) -> list[Row]:
-    values = {name: by_search(records) for name, records in families.items()}
-    rows, estimates = [], []
-    for name, records in families.items():
-        against = _reference(records[0], families)
-        other = values[against] if against else {}
-        pairs = sorted(values[name].keys() & other.keys())
-        first, second = ([side[seed] for seed in pairs] for side in (values[name], other))
-        estimate = paired_difference(first, second, 0.0, rules) if pairs else None
-        estimates.append(estimate)
-        label = families[against][0].label if against else None
-        rows.append(_row(records, values[name], label, estimate, library))
-    known = [estimate.p for estimate in estimates if estimate is not None and estimate.p is not None]
-    corrected = iter(holm(known))
-    for row, estimate in zip(rows, estimates, strict=True):
-        if estimate is not None and estimate.p is not None:
-            row["p_holm"] = round(next(corrected), 5)
+def _rows(families: dict[str, list[RetrainRun]], library: Library, rules: Rules) -> list[Row]:
+    block = {name: Compared(runs, None, library, rules) for name, runs in families.items()}
+    for one in block.values():
+        one.against = _reference(one.first, block)
+    tested = [(one, one.estimate.p) for one in block.values() if one.estimate and one.estimate.p is not None]
+    for (one, _), p in zip(tested, holm([p for _, p in tested]), strict=True):
+        one.p_holm = p
+    rows = [{c.key: c.value(one) for c in COLUMNS if c.key and c.value} for one in block.values()]
     return sorted(rows, key=lambda row: (-row[own_column(row, "accuracy")], row["name"]))
 
 
-def _reference(record: Record, families: dict[str, list[Record]]) -> str | None:
+def _reference(run: RetrainRun, block: dict[str, Compared]) -> Compared | None:
     """What a row is compared with: a variant with its method's base form, anything else with random search."""
-    wanted = [REFERENCE] if record.is_base else [str(record.method), REFERENCE]
-    return next((name for name in wanted if name in families and name != record.family), None)
+    wanted = [REFERENCE] if run.is_base else [str(run.method), REFERENCE]
+    return next((block[name] for name in wanted if name in block and name != run.family), None)
 
 
-def _row(
-    records: list[Record],
-    values: dict[int, float],
-    against: str | None,
-    estimate: Estimate | None,
-    library: Library,
-) -> Row:
-    first, every = records[0], list(values.values())
-    numbers = {
-        "accuracy": statistics.fmean(every),
-        "accuracy_std": statistics.stdev(every) if len(every) > 1 else None,
-        "difference": estimate.value if estimate else None,
-        "difference_low": estimate.low if estimate else None,
-        "difference_high": estimate.high if estimate else None,
-    }
-    prefix = DATA_KINDS[first.data_kind][0]
-    row: Row = dict.fromkeys(COMPARISON)
-    return (
-        row
-        | {
-            "level": level(records, library),
-            "name": first.label,
-            "variant": first.variant,
-            "precision": first.run["precision"],
-            "form": first.form,
-            "profile": first.profile,
-            "dataset": first.dataset["name"],
-            "data_kind": first.data_kind,
-            "train_images": first.dataset.get("train_images"),
-            "searches": len(every),
-            "runs": len(records),
-            "values": " ".join(f"{value:.2f}" for value in every),
-            "against": against,
-            "pairs": estimate.n if estimate else None,
-            "p": round(estimate.p, 5) if estimate and estimate.p is not None else None,
-            "settings": first.settings,
-        }
-        | {f"{prefix}{key}": None if value is None else round(value, 3) for key, value in numbers.items()}
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+MEASURED = {
+    "accuracy": "test accuracy after retraining, percent; mean over the searches",
+    "accuracy_std": "sample standard deviation over the searches; empty for one search",
+    "difference": "mean difference to `against`, paired by search seed, percentage points",
+    "difference_low": "lower end of its bootstrap interval",
+    "difference_high": "upper end of its bootstrap interval",
+}
+
+
+def _signed(value: float | None) -> str:
+    return DASH if value is None else f"{value:+.2f}"
+
+
+def _interval(key: str) -> Callable[[Row], str]:
+    def text(row: Row) -> str:
+        low, high = row[f"{key}_low"], row[f"{key}_high"]
+        return DASH if low is None else f"{_signed(low)} to {_signed(high)}"
+
+    return text
+
+
+def _of_kind(kind: str, prefix: str, where: str) -> list[Column]:
+    """The numbers of one kind of data, and how they are read."""
+
+    def value(key: str) -> Callable[[Compared], float | None]:
+        return lambda one: _rounded(one.number(key), 3) if one.first.data_kind == kind else None
+
+    accuracy, difference = f"{prefix}accuracy", f"{prefix}difference"
+    found = [Column(prefix + key, f"{doc}; {where}", value(key)) for key, doc in MEASURED.items()]
+    read = (
+        ("top-1 %", 2, with_std(accuracy)),
+        ("difference", 5, lambda row: _signed(row[difference])),
+        ("interval", 6, _interval(difference)),
     )
+    return found + [
+        Column("", head=head, main=place, digits=2, shown=shown, kind=kind) for head, place, shown in read
+    ]
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column(
+        "level",
+        "reproduced at reduced scale / reproduced, computed from the records",
+        lambda one: level(one.runs, one.library),
+        "level",
+        9,
+    ),
+    Column(
+        "name",
+        "search method with what its variant changes",
+        lambda one: one.first.label,
+        "network",
+        1,
+        1,
+        shown=label,
+    ),
+    Column(
+        "variant",
+        "entry of search.method in params.yaml; the method's own name: its base form",
+        lambda one: one.first.variant,
+        "variant",
+        origin=4,
+    ),
+    Column("precision", "1bit, or real for the real-valued twin", lambda one: one.first.precision),
+    Column("form", "layer order of the operations: paper, released or darts", lambda one: one.first.form),
+    Column(
+        "profile",
+        "campaign of the run records, a folder of results/records/",
+        lambda one: (one.first.campaign,),
+        join=", ",
+    ),
+    Column("dataset", "data set of the retraining", lambda one: one.first.data.name),
+    Column("data_kind", DATA_KIND_DOC, lambda one: one.first.data_kind),
+    Column("train_images", "images trained on", lambda one: one.first.data.train_images),
+    *(column for kind, (prefix, where) in DATA_KINDS.items() for column in _of_kind(kind, prefix, where)),
+    Column(
+        "searches",
+        "number of searches, each retrained with one seed or more; training seeds are averaged first",
+        lambda one: len(one.values),
+        "searches",
+        3,
+        digits=2,
+    ),
+    Column(
+        "runs", "number of retrainings, all of them", lambda one: len(one.runs), "runs", origin=3, digits=2
+    ),
+    Column(
+        "values",
+        "accuracy of every search, percent, in the order of the search seeds",
+        lambda one: tuple(one.values.values()),
+        "top-1 %, every search",
+        origin=2,
+        item="{:.2f}",
+    ),
+    Column(
+        "against",
+        "what it is compared with: random search, for a variant its method's base form",
+        lambda one: one.against.first.label if one.against else None,
+        "against",
+        4,
+    ),
+    Column(
+        "pairs",
+        "search seeds that both have",
+        lambda one: one.estimate.n if one.estimate else None,
+        "pairs",
+        7,
+        digits=2,
+    ),
+    Column(
+        "p",
+        "two-sided p value of the paired t-test; empty below the least number of pairs in claims.yaml",
+        lambda one: _rounded(one.estimate.p, 5) if one.estimate else None,
+    ),
+    Column(
+        "p_holm",
+        "the same after Holm's correction over the tests of this campaign, data set and precision",
+        lambda one: _rounded(one.p_holm, 5),
+        "p, corrected",
+        8,
+        digits=4,
+    ),
+    Column(
+        "settings",
+        "short hash of the retraining's settings",
+        lambda one: one.first.settings,
+        "settings",
+        origin=5,
+    ),
+)
+COMPARISON = Table(
+    "comparison",
+    "Comparison",
+    "retrain",
+    "Every found network against random search, every variant of a method against its base form: paired by "
+    "search seed, training seeds averaged first. A difference says something where the p value after Holm's "
+    "correction is small; where it is empty there were too few pairs.",
+    COLUMNS,
+    note="Differences in percentage points, with their bootstrap intervals.",
+)

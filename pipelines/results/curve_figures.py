@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pipelines.results.curves import Curve, Kind
 from pipelines.results.pictures import WIDTH, Picture, series
 from pipelines.results.plotting import CHILD, PARENT, QUIET, canvas, colour_of, save
-from pipelines.results.records import Record
+from pipelines.results.run import Run
 from search.genotype import OPERATIONS
 
 if TYPE_CHECKING:
@@ -58,13 +58,13 @@ def _training(
             axis.xaxis.get_major_locator().set_params(integer=True)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3 if len(shown) > 1 else 2)
-        name = f"training-{kind.name}-{first.profile}-{first.run['task']}-{first.dataset['name']}"
+        name = f"training-{kind.name}-{first.campaign}-{first.task}-{first.data.name}"
         name += f"-{number}" if more else ""
         save(figure, folder / f"{name}.svg")
     twins = " Dashed: the real-valued twin." if any(curve.real for curve in curves) else ""
     caption = f"{_runs(curves)}{twins}{_stages(changes)}"
-    title = f"Training on {curves[0].place[2]} ({first.profile}){more}"
-    return Picture(name, kind.name, title, caption, first.profile, first.dataset["name"])
+    title = f"Training on {curves[0].place[2]} ({first.campaign}){more}"
+    return Picture(name, kind.name, title, caption, first.campaign, first.data.name)
 
 
 class Change(NamedTuple):
@@ -76,7 +76,7 @@ class Change(NamedTuple):
     after: str
 
 
-def stage_changes(record: Record) -> list[Change]:
+def stage_changes(record: Run) -> list[Change]:
     """The changes of stage in a run's history, epochs counted from 1; none for a recipe of one stage."""
     stages = [int(row["stage"]) for row in record.history if row.get("stage")]
     return [
@@ -86,8 +86,8 @@ def stage_changes(record: Record) -> list[Change]:
     ]
 
 
-def _widths(record: Record, stage: int) -> str:
-    settings = record.params["retrain"][record.run["task"]]["stages"][stage]
+def _widths(record: Run, stage: int) -> str:
+    settings = record.params["retrain"][record.task]["stages"][stage]
     return "/".join("1" if settings[kind] else "32" for kind in ("binary_weights", "binary_activations"))
 
 
@@ -161,9 +161,9 @@ def _searching(kind: Kind, curve: Curve, folder: Path) -> Picture:
             axes[1, 0].set_ylabel("ops an edge")
             axes[1, 0].set_ylim(0, len(OPERATIONS) + 0.5)
         axes[-1, 0].set_xlabel("draw" if steps else kind.time)
-        name = f"search-{first.profile}-{curve.key}"
+        name = f"search-{first.campaign}-{curve.key}"
         save(figure, folder / f"{name}.svg")
     below = " Below: how many operations each edge still has." if steps else ""
     caption = f"{_runs([curve])} On {curve.place[2]}.{below}"
     title = f"{curve.network}: the search over time"
-    return Picture(name, "search", title, caption, first.profile, first.dataset["name"])
+    return Picture(name, "search", title, caption, first.campaign, first.data.name)

@@ -10,8 +10,9 @@ from typing import Any
 
 from pipelines.results.campaigns import searches_once
 from pipelines.results.claims import dataset_label
-from pipelines.results.records import Library, Record
-from pipelines.results.rows import groups
+from pipelines.results.groups import groups
+from pipelines.results.records import Library
+from pipelines.results.run import Run
 
 Row = dict[str, Any]
 SHARES = ("accuracy_child", "accuracy_parent", "accuracy", "voc_map50", "coco_map50", "map", "rank1")
@@ -95,7 +96,7 @@ class Curve:
         points: By time, counted from 1.
     """
 
-    first: Record
+    first: Run
     key: str
     network: str
     n: int
@@ -109,7 +110,7 @@ class Curve:
     @property
     def real(self) -> bool:
         """Whether it is a real-valued twin."""
-        return bool(self.first.run["precision"] == "real")
+        return bool(self.first.precision == "real")
 
     def line(self, column: str) -> tuple[list[int], list[float], list[float]]:
         """Times, means and standard deviations (0 for one run) of a column, where it has a value."""
@@ -129,7 +130,7 @@ def curves(kind: Kind, library: Library) -> list[Curve]:
     return sorted(with_points, key=lambda curve: (curve.place, curve.real, curve.network))
 
 
-def _names(found: Sequence[list[Record]]) -> list[tuple[str, str]]:
+def _names(found: Sequence[list[Run]]) -> list[tuple[str, str]]:
     """Key and name of every group; settings tell apart those of one place that would share them."""
     plain = [(_place(group[0]), display_name(group[0])) for group in found]
     count = Counter(plain)
@@ -141,20 +142,20 @@ def _names(found: Sequence[list[Record]]) -> list[tuple[str, str]]:
     return names
 
 
-def _place(record: Record) -> tuple[str, str, str]:
-    return record.profile, str(record.run["task"]), dataset_label(record)
+def _place(record: Run) -> tuple[str, str, str]:
+    return record.campaign, str(record.task), dataset_label(record)
 
 
-def display_name(record: Record) -> str:
+def display_name(record: Run) -> str:
     """The method or network, with its form and precision where they are not the usual ones."""
     form = record.form
     extra = [form] if form not in (None, "paper") else []
-    if record.run["precision"] == "real":
+    if record.precision == "real":
         extra.append("real-valued")
     return f"{record.label} ({', '.join(extra)})" if extra else record.label
 
 
-def _curve(kind: Kind, group: list[Record], key: str, name: str) -> Curve:
+def _curve(kind: Kind, group: list[Run], key: str, name: str) -> Curve:
     rows: dict[int, list[dict[str, str]]] = {}
     for record in group:
         for row in record.history:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipelines.results.columns import DATA_MARKS
+from pipelines.results.column import DATA_MARKS
 from pipelines.results.comparison import by_search
 from pipelines.results.pictures import WIDTH, Picture, method_name, series
 from pipelines.results.plotting import CHILD, COLOURS, PARENT, canvas, save, spare
-from pipelines.results.records import Library, Record
+from pipelines.results.records import Library
+from pipelines.results.run import RetrainRun, Run
 from pipelines.results.statistics import Rules, mean_interval
 from pipelines.results.variants import flat
 
@@ -61,7 +62,7 @@ PANELS = (
 )
 
 
-def alphas(records: list[Record], folder: Path) -> list[Picture]:
+def alphas(records: Sequence[Run], folder: Path) -> list[Picture]:
     """A search by gradients, by epoch, a line a seed: accuracies, alphas, collapse; tangents and psi of DCP-NAS."""
     records = [record for record in records if record.history and "entropy" in record.history[0]]
     panels = [panel for panel in PANELS if any(_lines(record, panel) for record in records)]
@@ -84,16 +85,16 @@ def alphas(records: list[Record], folder: Path) -> list[Picture]:
             axis.xaxis.get_major_locator().set_params(integer=True)
         spare(list(axes.flat)[len(panels) :])
         figure.legend(loc="outside lower center", ncols=2)
-        name = f"alphas-{first.profile}-{first.family}"
+        name = f"alphas-{first.campaign}-{first.family}"
         save(figure, folder / f"{name}.svg")
     seeds = ", ".join(str(record.seed) for record in records)
     turns = "; the epochs of Parent and Child take turns" if "phase" in first.history[0] else ""
     caption = f"A line a seed (seeds {seeds}, all of them){turns}."
     title = f"{method_name(first)}: alphas epoch by epoch"
-    return [Picture(name, "search", title, caption, first.profile, first.dataset["name"])]
+    return [Picture(name, "search", title, caption, first.campaign, first.data.name)]
 
 
-def _lines(record: Record, panel: Panel) -> list[tuple[str, str, list[float], list[float]]]:
+def _lines(record: Run, panel: Panel) -> list[tuple[str, str, list[float], list[float]]]:
     """Phase, style, epochs (from 1) and values of each line that the record has."""
     found = []
     for column, phase, style in panel.lines:
@@ -113,10 +114,10 @@ class Point(NamedTuple):
 
 def sweeps(library: Library, rules: Rules, folder: Path) -> list[Picture]:
     """Retrained 1-bit accuracy over the number, or two numbers, in which the variants of a method differ."""
-    groups: dict[tuple[str, str, str, str], dict[str, list[Record]]] = {}
+    groups: dict[tuple[str, str, str, str], dict[str, list[RetrainRun]]] = {}
     for record in library.of("retrain"):
-        if record.method is not None and record.run["precision"] == "1bit":
-            key = (record.profile, record.method, str(record.dataset["name"]), record.settings)
+        if record.method is not None and record.precision == "1bit":
+            key = (record.campaign, record.method, record.data.name, record.settings)
             groups.setdefault(key, {}).setdefault(record.family, []).append(record)
     pictures = []
     for key, families in sorted(groups.items()):
@@ -127,7 +128,7 @@ def sweeps(library: Library, rules: Rules, folder: Path) -> list[Picture]:
     return pictures
 
 
-def _point(records: list[Record], library: Library) -> Point | None:
+def _point(records: list[RetrainRun], library: Library) -> Point | None:
     search = library.search_of(records[0])
     if search is None:
         return None
@@ -152,7 +153,7 @@ def swept(points: Sequence[Point]) -> list[str]:
 
 def _sweep(
     key: tuple[str, str, str, str],
-    families: dict[str, list[Record]],
+    families: dict[str, list[RetrainRun]],
     points: list[Point],
     keys: list[str],
     rules: Rules,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pipelines.results.records import Library, Record
+from pipelines.results.records import Library
+from pipelines.results.run import DetectRun, ReidRun, Run
 
 CITED = "cited"
 RE_EVALUATED = "re-evaluated"
@@ -18,7 +19,7 @@ MEANING = {
 }
 
 
-def level(records: Iterable[Record], library: Library) -> str:
+def level(records: Iterable[Run], library: Library) -> str:
     """The level of a number that was computed from ``records``: the lowest of any run it rests on."""
     rows = list(records)
     if all(not _trained(record) for record in rows):
@@ -26,21 +27,21 @@ def level(records: Iterable[Record], library: Library) -> str:
     return REPRODUCED if all(_full_scale(record, library) for record in rows) else REDUCED
 
 
-def _trained(record: Record) -> bool:
+def _trained(record: Run) -> bool:
     if record.stage == "cost":
         return record.method is not None  # the cost of a found network rests on its search
     return float(record.metrics.get("epochs", 1)) > 0
 
 
-def _full_scale(record: Record, library: Library) -> bool:
+def _full_scale(record: Run, library: Library) -> bool:
     """Whether this run and all it was built on have the paper's scale and data; a missing one has not."""
-    if not record.run["paper_scale"] or record.data_kind != "paper":
+    if not record.paper_scale or record.data_kind != "paper":
         return False
     if record.stage == "search":
         return True
-    before: list[Record | None] = []
+    before: list[Run | None] = []
     if record.method:
         before.append(library.search_of(record))
-    if record.stage in ("detect", "reid"):
+    if isinstance(record, DetectRun | ReidRun):
         before.append(library.backbone_of(record))
     return all(other is not None and _full_scale(other, library) for other in before)

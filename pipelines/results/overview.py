@@ -1,117 +1,97 @@
-"""What the report says first: facts, campaigns, and the claims with their verdicts."""
+"""What the report says first: facts, and the table of campaigns."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
 
-from pipelines.results.claims import NOT_RUN, dataset_label
+from pipelines.results.claims import Case, dataset_label
+from pipelines.results.column import Column, Row
+from pipelines.results.groups import unique
 from pipelines.results.level import level
-from pipelines.results.origin import commit, hardware
+from pipelines.results.pictures import Picture
 from pipelines.results.records import Library
-from pipelines.results.rows import unique
-from pipelines.results.views import Column
+from pipelines.results.run import Run
 
 NAMED = 3
 """Commits or devices named at the top; more are counted only."""
-Row = dict[str, Any]
 
 
-def facts(library: Library, claims: list[Row]) -> list[tuple[str, str]]:
-    """The facts at the top of the page, from all records and the rows of claims.csv: name and text."""
-    records = [record for record, _ in library.distinct()]
-    verdicts = Counter(claim["verdict"] for claim in claim_groups(claims))
+def facts(library: Library, cases: Sequence[Case]) -> list[tuple[str, str]]:
+    """The facts at the top of the page: name and text."""
+    runs = [run for run, _ in library.distinct()]
+    verdicts = Counter(case.verdict for case in cases)
     return [
-        ("Runs recorded", str(len(records))),
+        ("Runs recorded", str(len(runs))),
         ("Searches", str(len(library.distinct("search")))),
-        ("Campaigns", ", ".join(unique(record.profile for record in records))),
+        ("Campaigns", ", ".join(unique(run.campaign for run in runs))),
         ("Claims", ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))),
-        ("Code", _few("commits", unique(commit(record.provenance) for record in records))),
-        ("Devices", _few("devices", unique(hardware(record.provenance) for record in records))),
+        ("Code", _few("commits", unique(run.provenance.commit for run in runs))),
+        ("Devices", _few("devices", unique(run.provenance.hardware for run in runs))),
     ]
 
 
-def _few(what: str, names: list[str]) -> str:
+def _few(what: str, names: tuple[str, ...]) -> str:
     return ", ".join(names) if len(names) <= NAMED else f"{len(names)} {what}"
 
 
-def campaigns(library: Library) -> Row:
-    """The table of campaigns, its ``columns`` and ``rows``: what each ran, on what, and for how long.
+def _column(key: str, head: str = "", join: str = ", ", digits: int | None = None) -> Column:
+    return Column(key, head=head or key, digits=digits, join=join, shown=lambda row: _text(row, key, join))
+
+
+def _text(row: Row, key: str, join: str) -> str:
+    value = row[key]
+    return join.join(value) if isinstance(value, tuple) else str(value)
+
+
+CAMPAIGN_COLUMNS = (
+    _column("campaign"),
+    _column("data sets"),
+    _column("networks", digits=0),
+    _column("searches", join=" + ", digits=0),
+    _column("retrain", "retrained", digits=0),
+    _column("detect", "detectors", digits=0),
+    _column("reid", "re-id", digits=0),
+    _column("hours", digits=1),
+    _column("level"),
+    _column("device", join="; "),
+    _column("commit", join=" "),
+)
+
+
+def campaigns(library: Library) -> list[Row]:
+    """A row a campaign: what it ran, on what, and for how long.
 
     A search that several campaigns share counts, with its hours, for the one that holds most runs; the others name it.
     """
-    heads = ("campaign", "data sets", "networks", *("searches", "retrained", "detectors", "re-id"), "hours")
-    columns = [Column(head, str, numeric=head not in heads[:2]) for head in heads]
-    columns += [Column(head, str) for head in ("level", "device", "commit")]
-    profiles = unique(record.profile for record in library.records)
-    sizes = Counter(record.profile for record in library.records)
-    homes = {
-        record.identity: max(shared, key=lambda profile: sizes[profile])
-        for record, shared in library.distinct()
-    }
-    return {"columns": columns, "rows": [_campaign(library, profile, homes) for profile in profiles]}
+    sizes = Counter(run.campaign for run in library.runs)
+    homes = {run.identity: max(shared, key=lambda name: sizes[name]) for run, shared in library.distinct()}
+    return [_campaign(library, name, homes) for name in unique(run.campaign for run in library.runs)]
 
 
-def _campaign(library: Library, profile: str, homes: dict[str, str]) -> list[str]:
-    records = [record for record in library.records if record.profile == profile]
-    own = [record for record in records if homes[record.identity] == profile]
-    stages = Counter(record.stage for record in own)
-    borrowed = Counter(homes[r.identity] for r in records if r.stage == "search" and r not in own)
-    searches = [str(stages["search"])] if stages["search"] or not borrowed else []
-    searches += [f"{count} of {home}" for home, count in borrowed.items()]
-    measured = [record for record in records if record.stage != "cost"]
-    hours = sum(float(record.provenance.get("wall_seconds", 0.0)) for record in own) / 3600
-    return [
-        profile,
-        ", ".join(unique(dataset_label(record) for record in measured)),
-        str(len({record.network for record in records})),
-        " + ".join(searches),
-        *(str(stages[stage]) for stage in ("retrain", "detect", "reid")),
-        f"{hours:.1f}",
-        ", ".join(unique(level([record], library) for record in measured)),
-        "; ".join(unique(hardware(record.provenance) for record in records)),
-        " ".join(unique(commit(record.provenance) for record in records)),
-    ]
-
-
-def largest_first(pictures: list[Row], library: Library) -> list[Row]:
-    """Figures of campaigns, the one with the most retrained networks first."""
-    runs = Counter(record.profile for record in library.of("retrain"))
-    return sorted(pictures, key=lambda picture: -runs[picture["place"][0]])
-
-
-def by_text(claims: list[Row]) -> list[Row]:
-    """Claims with all their cases, one for each campaign, data set and method that can decide them."""
-    found: dict[str, list[Row]] = {}
-    for claim in claims:
-        found.setdefault(claim["text"], []).append(claim)
-    return [{**cases[0], "cases": cases} for cases in found.values()]
-
-
-def claim_groups(rows: list[Row]) -> list[Row]:
-    """Rows of claims.csv as one entry a claim and case, with its tests in words."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["claim"], row["case"]), []).append(row)
-    return [_claim_group(group) for group in groups.values()]
-
-
-def _claim_group(group: list[Row]) -> Row:
-    first = group[0]
-    parts = ("methods", "dataset", "profile", "level")
-    where = " · ".join(
-        ", ".join(found) for key in parts if (found := unique(row[key] for row in group if row[key]))
+def _campaign(library: Library, name: str, homes: dict[str, str]) -> Row:
+    runs = [run for run in library.runs if run.campaign == name]
+    own = [run for run in runs if homes[run.identity] == name]
+    stages = Counter(run.stage for run in own)
+    borrowed = Counter(
+        homes[run.identity] for run in runs if run.stage == "search" and homes[run.identity] != name
     )
-    keys = ("text", "verdict", "statistic", "needs", "source")
-    return {key: first[key] for key in keys} | {"where": where, "tests": [_test(row) for row in group]}
+    searches = [str(stages["search"])] if stages["search"] or not borrowed else []
+    measured: list[Run] = [run for run in runs if run.stage != "cost"]
+    return {
+        "campaign": name,
+        "data sets": unique(dataset_label(run) for run in measured),
+        "networks": len({run.network for run in runs}),
+        "searches": (*searches, *(f"{count} of {home}" for home, count in borrowed.items())),
+        **{stage: stages[stage] for stage in ("retrain", "detect", "reid")},
+        "hours": f"{sum(run.provenance.wall_seconds for run in own) / 3600:.1f}",
+        "level": unique(level([run], library) for run in measured),
+        "device": unique(run.provenance.hardware for run in runs),
+        "commit": unique(run.provenance.commit for run in runs),
+    }
 
 
-def _test(row: Row) -> str:
-    if row["outcome"] == NOT_RUN:
-        return f"{row['comparison']}: not run"
-    effect = "none yet" if row["effect"] is None else f"{row['effect']:.4g}"
-    bound = f"must be above {row['above']:g}"
-    text = f"{row['comparison']}: {row['outcome']}, effect {effect} ({bound}), n {row['n']}"
-    if row["low"] is None:
-        return f"{text}, too few for an interval"
-    return f"{text}, interval {row['low']:.4g} to {row['high']:.4g}, corrected p {row['p_holm']:.3g}"
+def largest_first(pictures: Sequence[Picture], library: Library) -> list[Picture]:
+    """Figures of campaigns, the one with the most retrained networks first."""
+    runs = Counter(run.campaign for run in library.of("retrain"))
+    return sorted(pictures, key=lambda picture: -runs[picture.campaign])

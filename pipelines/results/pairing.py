@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from pipelines.results.origin import hardware
-from pipelines.results.records import Library, Record, settings_hash
+from pipelines.results.records import Library
+from pipelines.results.run import Run, settings_hash
 from search.settings import Settings
 
 Scope = tuple[str, ...]
@@ -36,7 +36,7 @@ class Arm(Settings):
 class Measure(Settings):
     """A metric of a stage."""
 
-    stage: str = Field(description="the stage of the runs")
+    stage: Literal["search", "retrain", "detect", "reid"] = Field(description="the stage of the runs")
     metric: str = Field(description="its key in metrics.json; seconds: as times_at_hand says")
     task: str | None = Field(default=None, description="the task of the runs, any if left out")
     precision: Literal["1bit", "real"] | None = Field(default=None, description="precision of the runs")
@@ -62,8 +62,8 @@ class Pair(NamedTuple):
         stratum: Of a rank correlation: only networks of one stratum are compared with each other.
     """
 
-    first: list[Record]
-    second: list[Record]
+    first: list[Run]
+    second: list[Run]
     stratum: str = ""
 
 
@@ -86,59 +86,59 @@ def pairs_by_scope(comparison: Comparison, arms: Sequence[Arm], library: Library
     return scopes
 
 
-def times_at_hand(records: Sequence[Record]) -> list[float] | None:
+def times_at_hand(records: Sequence[Run]) -> list[float] | None:
     """Times of searches that can be compared, in seconds; None where there are none.
 
     On a GPU the wall time. On a processor the processor time of the whole run, since wall time there grows with
     whatever else runs on the machine; only if every run has it from beginning to end: a run that was interrupted
     recorded that of its last process alone, which took less wall time than the run as a whole.
     """
-    if all(record.provenance.get("gpu") for record in records):
+    if all(record.provenance.gpu for record in records):
         return [float(record.metrics[TIME]) for record in records]
     times = [_processor_time(record) for record in records]
     return None if None in times else [time for time in times if time is not None]
 
 
-def _processor_time(record: Record) -> float | None:
-    known = record.provenance.get("cpu_seconds")
-    whole = float(record.provenance.get("wall_seconds", 0.0)) >= float(record.metrics[TIME])
+def _processor_time(record: Run) -> float | None:
+    known = record.provenance.cpu_seconds
+    whole = record.provenance.wall_seconds >= record.metrics[TIME]
     return float(known) if known and whole else None
 
 
-def _selected(measure: Measure, library: Library) -> list[Record]:
+def _selected(measure: Measure, library: Library) -> list[Run]:
     return [
         record
         for record in library.of(measure.stage)
-        if measure.task in (None, record.run["task"])
-        and measure.precision in (None, record.run["precision"])
+        if measure.task in (None, record.task)
+        and measure.precision in (None, record.precision)
         and measure.metric in record.metrics
     ]
 
 
-def _data(record: Record) -> Scope:
-    return str(record.dataset["name"]), str(record.dataset.get("sha256"))
+def _data(record: Run) -> Scope:
+    return record.data.name, record.data.sha256
 
 
 def _arm(
     arm: Arm, measure: Measure, library: Library, varied: tuple[str, ...], cross: bool
-) -> dict[tuple[Scope, int], list[Record]]:
+) -> dict[tuple[Scope, int], list[Run]]:
     """The runs of an arm by scope and search seed.
 
     Two methods are compared inside one campaign. Variants of one method may come from several campaigns, then
     everything but the varied settings must be the same, and times are compared on one device only.
     """
     base_only = not arm.where and (cross or arm.searched is None)
-    found: dict[tuple[Scope, int], list[Record]] = {}
+    found: dict[tuple[Scope, int], list[Run]] = {}
     for record in _selected(measure, library):
         if record.method != arm.method or (base_only and not record.is_base):
             continue
         search = record if record.stage == "search" else library.search_of(record)
         if search is None or search.search_seed is None or not _matches(arm, search):
             continue
-        block = record.profile if cross else settings_hash(search.params, varied)
+        block = record.campaign if cross else settings_hash(search.params, varied)
         scope: Scope = (block, *_data(record))
         if measure.metric == TIME:
-            scope = (*scope, hardware(record.provenance), str(record.provenance.get("processes", 1)))
+            scope = (*scope, record.provenance.hardware, str(record.provenance.processes))
         # Two methods have two search settings by nature; these must not keep them apart.
         if not (cross and record.stage == "search"):
             scope = (*scope, settings_hash(record.params, varied))
@@ -146,8 +146,8 @@ def _arm(
     return found
 
 
-def _matches(arm: Arm, search: Record) -> bool:
-    if arm.searched not in (None, search.run["precision"]):
+def _matches(arm: Arm, search: Run) -> bool:
+    if arm.searched not in (None, search.precision):
         return False
     return all(setting(search.params, key) == value for key, value in arm.where.items())
 
@@ -177,11 +177,11 @@ def _networks(first: Measure, second: Measure, library: Library) -> dict[Scope, 
     return scopes
 
 
-def _measured(measure: Measure, library: Library) -> dict[tuple[str, str], dict[Scope, list[Record]]]:
+def _measured(measure: Measure, library: Library) -> dict[tuple[str, str], dict[Scope, list[Run]]]:
     """The runs of a measure by campaign and network, and there by data set and settings."""
-    found: dict[tuple[str, str], dict[Scope, list[Record]]] = {}
+    found: dict[tuple[str, str], dict[Scope, list[Run]]] = {}
     for record in _selected(measure, library):
         settings = () if record.stage == "search" else (record.settings,)
-        by_scope = found.setdefault((record.profile, record.network), {})
+        by_scope = found.setdefault((record.campaign, record.network), {})
         by_scope.setdefault((*_data(record), *settings), []).append(record)
     return found

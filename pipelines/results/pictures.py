@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.results.records import Record
+from pipelines.results.run import Run
 
 WIDTH = 7.2
 """Inches of every figure: a page's column."""
@@ -19,14 +20,14 @@ class Picture:
         name: File name without suffix.
         kind: accuracy, ops, cited, cell, or the table it belongs to: search, classification, detection, reid.
         title, caption: For the reader.
-        profile, dataset: Campaign and data set of its runs; empty where it shows none or several.
+        campaign, dataset: Campaign and data set of its runs; empty where it shows none or several.
     """
 
     name: str
     kind: str
     title: str
     caption: str
-    profile: str = ""
+    campaign: str = ""
     dataset: str = ""
 
 
@@ -36,6 +37,11 @@ def series(history: Sequence[dict[str, str]], x: str, y: str) -> tuple[list[floa
     return [float(a) for a, _ in pairs], [float(b) for _, b in pairs]
 
 
-def method_name(record: Record) -> str:
+def method_name(record: Run) -> str:
     """The method, its variant or the network, as tables call it."""
     return record.label
+
+
+def slug(name: str) -> str:
+    """A name as a part of a path: nothing in it can name another folder."""
+    return re.sub(r"[^\w.-]+", "-", name).lstrip(".") or "-"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipelines.results.claims import CLAIM_COLUMNS
-from pipelines.results.columns import TABLES, columns
+from pipelines.results.claims import COLUMNS as CLAIM_COLUMNS
+from pipelines.results.columns import TABLES
 from pipelines.results.curves import KINDS, table_columns
 from pipelines.results.level import MEANING
 from pipelines.results.literature import references
@@ -67,10 +67,10 @@ def readme(pictures: list[Picture]) -> str:
     parts = [HEAD.format(generated=GENERATED).strip(), _table(("file", "what it is"), files)]
     parts += ["## Levels", _table(("level", "meaning"), list(MEANING.items()))]
     for spec in TABLES:
-        parts += [f"## Columns of {spec.name}.csv", _columns(columns(spec))]
+        parts += [f"## Columns of {spec.name}.csv", _columns(spec.docs)]
     for kind in KINDS:
         parts += [f"## Columns of curves/{kind.name}.csv", _columns(table_columns(kind))]
-    parts += ["## Columns of claims.csv", _columns(CLAIM_COLUMNS)]
+    parts += ["## Columns of claims.csv", _columns({column.key: column.doc for column in CLAIM_COLUMNS})]
     parts += ["## Files of a record", _columns(RECORD_FILES, "file")]
     parts += ["## Columns of a record's history.csv", _columns(HISTORY)]
     parts += ["## Columns of a record's rounds.csv", _columns(ROUNDS)]

@@ -46,6 +46,13 @@ ROUNDS = {
     "dropped_normal, dropped_reduce": "dropped operation of each edge",
 }
 """Columns of rounds.csv."""
+TEXT = frozenset(
+    (
+        *("phase", "normal", "reduce", "genotype"),
+        *("surviving_normal", "surviving_reduce", "dropped_normal", "dropped_reduce"),
+    )
+)
+"""Columns of these files that hold text; all others hold numbers."""
 OTHER = {
     "timing.csv": "search, retrain: `step` or `epoch`, and `seconds` since the run began",
     "architectures.csv": "random search: `architecture`, its `accuracy` after its epochs, its `genotype`",

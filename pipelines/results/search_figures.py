@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.results.pictures import WIDTH, Picture, method_name
 from pipelines.results.plotting import COLOURS, canvas, save
-from pipelines.results.records import Record
+from pipelines.results.run import SearchRun
 from search.files import write_text
 from search.genotype import EDGES, OPERATIONS
 
@@ -29,7 +29,7 @@ def survivor_shares(rounds: Sequence[dict[str, str]], column: str) -> list[list[
     return shares
 
 
-def survivors(records: list[Record], folder: Path) -> list[Picture]:
+def survivors(records: Sequence[SearchRun], folder: Path) -> list[Picture]:
     """A search by elimination, round by round: which operations survive, margins, tau, free share, collapse."""
     records = [record for record in records if record.rounds and "surviving_normal" in record.rounds[0]]
     if not records:
@@ -58,7 +58,7 @@ def survivors(records: list[Record], folder: Path) -> list[Picture]:
         axes[1, 1].set_title("rank correlation and parameter-free share")
         axes[1, 1].set_ylim(-1.05, 1.05)
         axes[1, 1].legend(loc="lower left", fontsize=7.5)
-        name = f"survivors-{first.profile}-{first.family}"
+        name = f"survivors-{first.campaign}-{first.family}"
         save(figure, folder / f"{name}.svg")
     caption = (
         "Above: percent of the 14 edges on which an operation is still alive after each round, mean over the seeds. "
@@ -68,20 +68,20 @@ def survivors(records: list[Record], folder: Path) -> list[Picture]:
         f"Seeds {', '.join(str(r.seed) for r in records)}, all of them."
     )
     title = f"{method_name(first)}: the elimination round by round"
-    return [Picture(name, "search", title, caption, first.profile, first.dataset["name"])]
+    return [Picture(name, "search", title, caption, first.campaign, first.data.name)]
 
 
-def _numbers(record: Record, column: str) -> tuple[list[int], list[float]]:
+def _numbers(record: SearchRun, column: str) -> tuple[list[int], list[float]]:
     """Rounds (from 0) that have the column, and its values."""
     pairs = [(step, float(row[column])) for step, row in enumerate(record.rounds) if row.get(column)]
     return [step for step, _ in pairs], [value for _, value in pairs]
 
 
-def _margins(axis: Axes, record: Record, place: int) -> None:
+def _margins(axis: Axes, record: SearchRun, place: int) -> None:
     axis.plot(*_numbers(record, "mean_margin"), ".-", color=COLOURS[0], alpha=_fade(place))
 
 
-def _shares(axis: Axes, record: Record, place: int) -> None:
+def _shares(axis: Axes, record: SearchRun, place: int) -> None:
     names = ("Kendall's tau", "parameter-free share", "collapsed") if place == 0 else (None, None, None)
     axis.plot(*_numbers(record, "tau"), ".-", color=COLOURS[1], alpha=_fade(place), label=names[0])
     x, y = _numbers(record, "parameter_free_share")
@@ -115,13 +115,13 @@ def _survivor_map(axis: Axes, shares: list[list[float]]) -> None:
     axis.grid(visible=False)
 
 
-def cell(record: Record, folder: Path) -> Picture:
+def cell(record: SearchRun, folder: Path) -> Picture:
     """The found cells as a graph."""
     from search.drawing import to_svg
 
     assert record.genotype is not None
-    name = f"cell-{record.profile}-{record.network}"
+    name = f"cell-{record.campaign}-{record.network}"
     write_text(folder / f"{name}.svg", to_svg(record.genotype))
     title = f"{method_name(record)}, seed {record.seed}"
     caption = f"Genotype {record.genotype.hash[:8]}, normal and reduction cell."
-    return Picture(name, "cell", title, caption, record.profile, record.dataset["name"])
+    return Picture(name, "cell", title, caption, record.campaign, record.data.name)

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+METHOD_NAMES = {
+    "random": "Random search",
+    "darts": "DARTS",
+    "pc_darts": "PC-DARTS",
+    "bnas": "BNAS (Chen)",
+    "cp_nas": "CP-NAS",
+    "dcp_nas": "DCP-NAS",
+}
 WORDS = {("binary", True): "searched 1-bit", ("binary", False): "searched real-valued"}
 """Settings that read better than by their name."""
 

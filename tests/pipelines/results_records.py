@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.results.run import SCHEMA, Run, check, variant_of
 from search.files import write_csv, write_json, write_text
 from search.genotype import Genotype, derive
 
@@ -45,6 +46,8 @@ PROVENANCE = {
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
+NEEDED = {kind.model_fields["stage"].annotation.__args__[0]: kind.needed for kind in Run.__subclasses__()}  # type: ignore[union-attr]
+"""The metrics that a record of each stage must have."""
 METHODS = ("cp_nas", "random")
 SKILL = {"cp_nas": 0.06, "random": 0.0}
 DATASETS = {"cifar10": CIFAR, "imagenet": FOLDER, "detection": SCENES, "reid": FACES}
@@ -86,6 +89,38 @@ def detection_cost(precision: str) -> dict[str, Any]:
     return {**backbone, "detector": whole | {key: whole[key] + 40_000_000 for key in keys} | {"mbit": 9.5}}
 
 
+def sha(words: str) -> str:
+    """A hash, as records hold them."""
+    return hashlib.sha256(words.encode()).hexdigest()
+
+
+def in_memory(
+    campaign: str,
+    run: dict[str, Any],
+    metrics: dict[str, float],
+    params: dict[str, Any],
+    provenance: dict[str, Any] | None = None,
+    **parts: Any,
+) -> Run:
+    """A run that was never written; what is not given has a plain value."""
+    common: dict[str, Any] = {
+        "schema": SCHEMA,
+        "key": run["network"],
+        "method": None,
+        "precision": "1bit",
+        "form": "paper",
+        "seed": 0,
+        "dataset": CIFAR,
+        "paper_scale": False,
+        "architecture_hash": sha("architecture"),
+        "genotype_hash": None,
+    }
+    value = common | {"variant": variant_of({**common, **run}), **run}
+    needed = dict.fromkeys(NEEDED[value["stage"]], 1)
+    parts |= {"metrics": needed | metrics, "params": params, "provenance": PROVENANCE | (provenance or {})}
+    return check(value | parts, Path("nowhere"), campaign=campaign, label=value["network"])
+
+
 def write_run(
     runs: Path,
     place: str,
@@ -101,10 +136,12 @@ def write_run(
     counted: bool = True,
     **changes: Any,
 ) -> Path:
-    """One run folder in the form of the stage programs; ``changes`` overwrite keys of run.json."""
+    """One run folder in the form of the stage programs; ``changes`` overwrite keys of run.json.
+
+    With ``schema=1`` it is written as code of that time did, unchecked.
+    """
     folder = runs / place
     run = {
-        "schema": 1,
         "stage": place.split("/")[0],
         "key": place.split("/")[-1],
         "network": network,
@@ -118,13 +155,16 @@ def write_run(
         "architecture_hash": "ee" * 32,
         "genotype_hash": found.hash if found else None,
     }
-    write_json(folder / "run.json", run | changes)
-    write_json(folder / "metrics.json", metrics)
-    write_json(folder / "params.json", params or {"retrain": {"epochs": 3, "seed": seed}})
-    write_json(folder / "provenance.json", PROVENANCE)
+    settings = params or {"retrain": {"epochs": 3, "seed": seed}}
+    counts = (detection_cost if run["stage"] == "detect" else cost)(precision) if counted else None
+    if changes.get("schema") == 1:
+        files = {"run": run | changes, "metrics": metrics, "params": settings, "provenance": PROVENANCE}
+        files |= {"cost": counts} if counts else {}
+    else:
+        files = in_memory("x", run | changes, metrics, settings, cost=counts).files()
+    for name, content in files.items():
+        write_json(folder / f"{name}.json", content)
     write_text(folder / "model.safetensors", "weights")
-    if counted:
-        write_json(folder / "cost.json", (detection_cost if run["stage"] == "detect" else cost)(precision))
     if found:
         found.save(folder / "genotype.json")
     return folder

@@ -23,9 +23,10 @@ from pipelines.results.claims import (
 )
 from pipelines.results.level import REDUCED
 from pipelines.results.pairing import Arm, setting
-from pipelines.results.records import Library, Record, read_records
+from pipelines.results.records import Library, read_records
+from pipelines.results.run import Run
 from search.files import read_json, write_json
-from tests.pipelines.results_records import CIFAR, DATASETS, PROVENANCE, genotype, write_run
+from tests.pipelines.results_records import CIFAR, DATASETS, genotype, in_memory, sha, write_run
 
 RULES, CLAIMS = read_claims()
 PAPERS = {
@@ -75,7 +76,7 @@ def best_case(claim: Claim, sign: int = 1) -> Library:
         seconds = 3600 * 100.0 ** score(claim, "search", entry.method, params, base) + place
         found[name] = (entry.method, accuracy)
         records.append(
-            in_memory(
+            memory(
                 claim.profile,
                 {"stage": "search", "network": name, "method": entry.method, "seed": seed, "task": "search"}
                 | {"variant": variant, "precision": "1bit" if params["space"]["binary"] else "real"},
@@ -91,32 +92,23 @@ def best_case(claim: Claim, sign: int = 1) -> Library:
     return Library(tuple(records))
 
 
-def in_memory(
-    campaign: str,
-    run: dict[str, Any],
-    metrics: dict[str, float],
-    params: dict[str, Any],
-    provenance: dict[str, Any],
-) -> Record:
-    """A record that was never written: files of some hundred runs would take this test a minute."""
-    common = {"key": run["network"], "form": "paper", "paper_scale": False, "genotype_hash": run["network"]}
-    return Record(
-        Path("nowhere"), campaign, {"dataset": CIFAR} | common | run, metrics, params, PROVENANCE | provenance
-    )
+def memory(campaign: str, run: dict[str, Any], *parts: Any) -> Run:
+    """A run that was never written: files of some hundred runs would take this test a minute."""
+    return in_memory(campaign, {"genotype_hash": sha(run["network"])} | run, *parts)
 
 
-def measured(campaign: str, task: str, name: str, method: str | None, value: float, sign: int) -> Record:
+def measured(campaign: str, task: str, name: str, method: str | None, value: float, sign: int) -> Run:
     """The 1-bit run of a network in a task; transfer turns the order round where ``sign`` is negative."""
     stage = {"detection": "detect", "reid": "reid"}.get(task, "retrain")
     moved = value if stage == "retrain" or sign > 0 else 1 - value
     run = {"stage": stage, "network": name, "method": method, "seed": 0, "task": task, "precision": "1bit"}
     metrics = dict.fromkeys(("accuracy", "voc_map50", "map"), moved)
-    return in_memory(campaign, run | {"dataset": PAPERS[task]}, metrics, {stage: {"epochs": 1}}, {})
+    return memory(campaign, run | {"dataset": PAPERS[task]}, metrics, {stage: {"epochs": 1}}, {})
 
 
 def rows_of(library: Library, claim: str | None = None) -> list[dict[str, Any]]:
     """Rows of claims.csv, those of one claim or all."""
-    rows = claim_rows(evaluate(library, RULES, CLAIMS), RULES, library)
+    rows = claim_rows(evaluate(library, RULES, CLAIMS))
     return [row for row in rows if claim in (None, row["claim"])]
 
 

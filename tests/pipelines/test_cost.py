@@ -15,7 +15,7 @@ from pipelines.cost import main
 from pipelines.derive import adopted
 from pipelines.networks import FOLDER, Entry, save_entry
 from pipelines.params import load
-from pipelines.results.checks import check_record
+from pipelines.results.checks import read_run
 from search.errors import InputError
 from search.files import read_json
 from search.genotype import published
@@ -128,7 +128,7 @@ def test_the_stage_counts_a_found_network_at_the_sizes_of_its_retraining(chain: 
     assert [folder.name for folder in folders] == expected
     recipe = load().retrain.cifar10.network
     for folder in folders:
-        check_record(folder)
+        read_run(folder)
         run, cost = (read_json(folder / f"{name}.json") for name in ("run", "cost"))
         assert (run["method"], run["seed"], run["genotype_hash"]) == ("cp_nas", 3, FOUND.hash)
         assert cost["architecture_hash"] == run["architecture_hash"]
@@ -141,7 +141,7 @@ def test_the_stage_counts_a_known_network_at_the_size_of_the_literature_too(chai
     main(["--stage", "bi-real-18"])
     folder = chain / "runs/cost/bi-real-18"
     assert len(list(folder.iterdir())) == 6
-    check_record(folder / "imagenet-1bit")
+    read_run(folder / "imagenet-1bit")
     cost = read_json(folder / "imagenet-1bit/cost.json")
     assert (cost["params"], cost["classes"], cost["input"]) == (11_689_512, 1000, 224)
     width = load().retrain.cifar10.network.handmade_channels

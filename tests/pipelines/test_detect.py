@@ -18,7 +18,7 @@ pytest.importorskip("mmdet", reason="the extra 'detection' is not installed")
 from downstream.models import build  # noqa: E402
 from pipelines import detect, networks  # noqa: E402
 from pipelines.layers import values_of  # noqa: E402
-from pipelines.results.checks import check_record  # noqa: E402
+from pipelines.results.checks import read_run  # noqa: E402
 from search.errors import InputError  # noqa: E402
 from search.files import read_csv, read_json, sha256_file  # noqa: E402
 from search.genotype import published  # noqa: E402
@@ -115,7 +115,7 @@ def test_the_stage_writes_a_complete_record(
     call(monkeypatch, "--network", "cp_nas-s0", "--precision", "1bit", "--seed", "1")
     assert capsys.readouterr().out == "runs/detect/cp_nas-s0-1bit-s1\n"
     folder = workplace / "runs" / "detect" / "cp_nas-s0-1bit-s1"
-    check_record(folder)
+    read_run(folder)
     run = read_json(folder / "run.json")
     assert (run["network"], run["method"], run["precision"], run["seed"]) == (
         "cp_nas-s0",

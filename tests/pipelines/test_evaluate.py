@@ -21,7 +21,7 @@ from pipelines import evaluate, profile, retrain
 from pipelines.datasets.settings import ImageFolderData
 from pipelines.networks import Entry, save_entry
 from pipelines.prepare import prepare
-from pipelines.results.checks import check_record
+from pipelines.results.checks import read_run
 from search.errors import InputError
 from search.files import read_json, write_json
 from search.genotype import published
@@ -95,8 +95,8 @@ def call(main: Any, root: Path, *arguments: str) -> None:
 def test_the_exported_file_reproduces_the_record_exactly(project: Path, task: str) -> None:
     call(evaluate.main, project, "--task", task, *RUN)
     trained, found = (project / "runs" / stage / task / "small-1bit-s0" for stage in ("retrain", "evaluate"))
-    check_record(trained)
-    check_record(found)
+    read_run(trained)
+    read_run(found)
     was, now = read_json(trained / "metrics.json"), read_json(found / "metrics.json")
     for name in ("accuracy", "top5", "loss"):
         assert now[name] == was[name]

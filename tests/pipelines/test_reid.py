@@ -17,7 +17,7 @@ from downstream.models import load_network
 from downstream.reid.layout import GALLERY, QUERY
 from pipelines import reid
 from pipelines.networks import Entry, save_entry
-from pipelines.results.checks import check_record
+from pipelines.results.checks import read_run
 from search.errors import InputError
 from search.files import read_csv, read_json, sha256_file, write_json
 from search.genotype import published
@@ -67,7 +67,7 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_record(finished: Path) -> None:
-    check_record(finished)
+    read_run(finished)
     run, metrics = read_json(finished / "run.json"), read_json(finished / "metrics.json")
     assert (run["stage"], run["key"], run["method"]) == ("reid", "random-s0-1bit-s0", "random")
     assert run["dataset"]["stand_in"] is True and run["dataset"]["query_images"] == 3
@@ -102,7 +102,7 @@ def test_the_same_command_gives_the_same_numbers(
 def test_a_network_of_the_zoo(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     folder = reid.run_stage("osnet_x0_25", "real", 0)
-    check_record(folder)
+    read_run(folder)
     assert read_json(folder / "cost.json")["bops"] == 0
     assert read_json(folder / "run.json")["weights"] is None
     assert read_json(folder / "params.json")["reid"]["pretrained"] is False  # whatever our networks do

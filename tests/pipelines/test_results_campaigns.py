@@ -14,13 +14,14 @@ import pytest
 from pipelines.collect import collect
 from pipelines.results.campaigns import campaign_order, in_order, searches_once, searching_campaigns
 from pipelines.results.checklist import COMPUTED
-from pipelines.results.records import Library, Record
+from pipelines.results.records import Library
+from pipelines.results.run import Run
 from pipelines.tables import build
 from search.files import read_csv
-from tests.pipelines.results_records import CIFAR, PROVENANCE, write_retrain, write_run, write_search
+from tests.pipelines.results_records import CIFAR, in_memory, sha, write_retrain, write_run, write_search
 
 
-def record(campaign: str, stage: str, network: str, seed: int = 0, **changes: Any) -> Record:
+def record(campaign: str, stage: str, network: str, seed: int = 0, **changes: Any) -> Run:
     """A run of a found network; equal arguments but for the campaign give a copy of it."""
     variant, _, search_seed = network.rpartition("-s")
     run = {
@@ -35,16 +36,16 @@ def record(campaign: str, stage: str, network: str, seed: int = 0, **changes: An
         "dataset": CIFAR,
     }
     metrics = {"accuracy": 0.5, "top5": 0.9, "loss": 1.2} | changes.pop("metrics", {})
-    return Record(Path("nowhere"), campaign, run | changes, metrics, {}, PROVENANCE)
+    return in_memory(campaign, run | changes, metrics, changes.pop("params", {}))
 
 
-def library(*groups: Iterable[Record]) -> Library:
+def library(*groups: Iterable[Run]) -> Library:
     """All records by campaign and stage, as they are read."""
     records = [one for group in groups for one in group]
-    return Library(tuple(sorted(records, key=lambda one: (one.profile, one.stage, one.run["key"]))))
+    return Library(tuple(sorted(records, key=lambda one: (one.campaign, one.stage, one.key))))
 
 
-def searches(campaign: str, *networks: str, **changes: Any) -> list[Record]:
+def searches(campaign: str, *networks: str, **changes: Any) -> list[Run]:
     """The searches of some networks."""
     return [record(campaign, "search", network, **dict(changes)) for network in networks]
 
@@ -62,8 +63,8 @@ SHARED = library(
 def test_order_of_campaigns_is_a_rule() -> None:
     """Those that retrained before the others, those with more searches of their own before fewer, then by name."""
     assert campaign_order(SHARED) == ["quick", "photos", "aa", "bb"]
-    assert list(dict.fromkeys(one.profile for one in in_order(SHARED).records)) == campaign_order(SHARED)
-    more = library(SHARED.records, searches("bb", "random-s8"), searches("zz", "random-s9", "random-s10"))
+    assert list(dict.fromkeys(one.campaign for one in in_order(SHARED).runs)) == campaign_order(SHARED)
+    more = library(SHARED.runs, searches("bb", "random-s8"), searches("zz", "random-s9", "random-s10"))
     assert campaign_order(more) == ["quick", "photos", "zz", "bb", "aa"]
 
 
@@ -73,7 +74,7 @@ def test_a_shared_search_is_one_with_all_its_campaigns() -> None:
         (group.records[0].family, len(group.records)): group.campaigns for group in searches_once(SHARED)
     }
     assert found == {("cp_nas", 2): "quick", ("random", 1): "quick", ("cp_nas", 1): "photos, aa, bb"}
-    more = library(SHARED.records, searches("bb", "cp_nas-s8"))
+    more = library(SHARED.runs, searches("bb", "cp_nas-s8"))
     groups = {
         group.campaigns: len(group.records)
         for group in searches_once(more)
@@ -86,7 +87,7 @@ def test_a_shared_search_is_one_with_all_its_campaigns() -> None:
 def test_random_search_is_not_missed_where_there_are_copies_only() -> None:
     answer, words = COMPUTED["random"](SHARED)
     assert (answer, words) == ("partly", "recorded in 1 of 2 campaigns with searches of their own")
-    copies = library(SHARED.records, searches("aa", "random-s0"))
+    copies = library(SHARED.runs, searches("aa", "random-s0"))
     assert COMPUTED["random"](copies) == (answer, words)
     assert COMPUTED["random"](library(searches("one", "cp_nas-s0")))[0] == "no"
     assert COMPUTED["random"](library(searches("one", "cp_nas-s0", "random-s0")))[0] == "yes"
@@ -95,7 +96,7 @@ def test_random_search_is_not_missed_where_there_are_copies_only() -> None:
 def test_two_campaigns_of_different_sizes_are_no_ablation() -> None:
     """Only two variants of a method inside one campaign are; both of the papers' methods make it whole."""
     sizes = [
-        Record(one.folder, one.profile, one.run, one.metrics, {"space": {"cells": cells}}, one.provenance)
+        one.model_copy(update={"params": {"space": {"cells": cells}}})
         for cells, campaign in ((3, "one"), (5, "two"))
         for one in searches(campaign, "cp_nas-s0")
     ]
@@ -121,10 +122,12 @@ def test_reading_back_is_answered_by_the_evaluations(
 ) -> None:
     """None, some, all, all but not exactly; a copy of a retraining in another campaign is no second one."""
     names = ("cp_nas-s0", "cp_nas-s1")
-    trained = [record("one", "retrain", name, weights_hash=name) for name in names]
-    copies = [record("two", "retrain", names[0], weights_hash=names[0])]
+    trained = [record("one", "retrain", name, weights_hash=sha(name)) for name in names]
+    copies = [record("two", "retrain", names[0], weights_hash=sha(names[0]))]
     evaluated = [
-        record("one", "evaluate", name, weights_hash=name, same_machine=True, metrics={"accuracy": accuracy})
+        record(
+            "one", "evaluate", name, weights_hash=sha(name), same_machine=True, metrics={"accuracy": accuracy}
+        )
         for name in names[:read]
     ]
     found = COMPUTED["read_back"](library(trained, copies, evaluated))

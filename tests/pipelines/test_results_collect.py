@@ -13,7 +13,8 @@ import pytest
 
 from pipelines.collect import add, collect, expected
 from pipelines.results.checks import SIZE_LIMIT
-from pipelines.results.records import read_records, settings_hash
+from pipelines.results.records import read_records
+from pipelines.results.run import settings_hash
 from search.errors import InputError
 from search.files import read_json, write_json
 from tests.pipelines.results_records import genotype, write_retrain, write_run, write_search
@@ -67,10 +68,10 @@ def _change(path: Path, **values: Any) -> None:
 @pytest.mark.parametrize(
     ("file", "values", "words"),
     [
-        ("run.json", {"schema": 2}, "schema 2"),
-        ("run.json", {"stage": "train"}, "stage 'train' is unknown"),
+        ("run.json", {"schema": 3}, "schema 3 is not a version that this code reads"),
+        ("run.json", {"stage": "train"}, "stage is 'train'"),
         ("run.json", {"paper_scale": "yes"}, "paper_scale is 'yes'"),
-        ("run.json", {"precision": "2bit"}, "precision '2bit'"),
+        ("run.json", {"precision": "2bit"}, "precision is '2bit'"),
         ("run.json", {"key": "elsewhere"}, "key 'elsewhere' is not the folder's name"),
         ("run.json", {"dataset": {"name": "cifar10"}}, "dataset.stand_in is missing"),
         ("run.json", {"seed": True}, "seed is True"),
@@ -172,7 +173,7 @@ def test_records_come_in_a_fixed_order_and_know_their_seeds(runs: Path, tmp_path
     add(runs, "b", "quick", tmp_path / "records")
     add(runs, "a", "quick", tmp_path / "records")
     records = read_records(tmp_path / "records")
-    assert [(record.profile, record.stage) for record in records] == [
+    assert [(record.campaign, record.stage) for record in records] == [
         ("a", "retrain"),
         ("a", "search"),
         ("b", "retrain"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+from pipelines.results.checks import read_run
 from pipelines.results.columns import TABLES
 from pipelines.results.curve_figures import Change, stage_changes
 from pipelines.results.labels import Box, place
 from pipelines.results.literature import cited
-from pipelines.results.records import read_record
 from search.files import write_csv, write_json
 from tests.pipelines.results_records import rng, write_retrain
 
@@ -89,9 +89,9 @@ def test_stages_of_a_recipe_are_marked(tmp_path: Path) -> None:
     write_csv(
         folder / "history.csv", [{"epoch": epoch, "stage": epoch // 3, "accuracy": 0.1} for epoch in range(5)]
     )
-    assert stage_changes(read_record(folder, "one")) == [Change(3.5, "32/1", "1/1")]
+    assert stage_changes(read_run(folder, campaign="one")) == [Change(3.5, "32/1", "1/1")]
     write_csv(folder / "history.csv", [{"epoch": epoch, "stage": 0, "accuracy": 0.1} for epoch in range(5)])
-    assert stage_changes(read_record(folder, "one")) == []
+    assert stage_changes(read_run(folder, campaign="one")) == []
 
 
 def test_the_mark_is_drawn_and_explained(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_the_mark_is_drawn_and_explained(tmp_path: Path) -> None:
         [{"epoch": epoch, "stage": epoch // 2, "train_loss": 2.0, "accuracy": 0.1} for epoch in range(4)],
     )
     (kind,) = [kind for kind in KINDS if kind.name == "classification"]
-    library = Library((read_record(folder, "one"),))
+    library = Library((read_run(folder, campaign="one"),))
     (picture,) = training(kind, curves(kind, library), tmp_path)
     text = (tmp_path / f"{picture.name}.svg").read_text()
     assert ">W/A 32/1</text>" in text and ">W/A 1/1</text>" in text

@@ -229,8 +229,8 @@ def test_several_seeds_are_one_curve(results: Path) -> None:
     found = {curve.network: curve for curve in curves(kind, library) if curve.place[1] == "cifar10"}
     assert set(found) == {"CP-NAS", "CP-NAS (real-valued)", "Random search", "Random search (real-valued)"}
     curve = found["CP-NAS"]
-    records = [r for r in library.of("retrain") if r.run["task"] == "cifar10" and r.family == "cp_nas"]
-    last = [100 * float(r.history[-1]["accuracy"]) for r in records if r.run["precision"] == "1bit"]
+    records = [r for r in library.of("retrain") if r.task == "cifar10" and r.family == "cp_nas"]
+    last = [100 * float(r.history[-1]["accuracy"]) for r in records if r.precision == "1bit"]
     assert curve.n == len(last) == 3
     time, mean, std = curve.line("accuracy")
     assert time == [2, 3, 4]  # the synthetic histories count from 1

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.results.columns import TABLES, TableSpec
+from pipelines.results.column import Row, Table, own_column
+from pipelines.results.columns import TABLES
 from pipelines.results.defaults import ADDED, with_defaults
 from pipelines.results.literature import dataset_names, literature
 from pipelines.results.overview import campaigns, facts
+from pipelines.results.pictures import slug
 from pipelines.results.records import Library, read_records
-from pipelines.results.rows import Row, own_column, table_rows
+from pipelines.results.rows import table_rows
 from pipelines.results.views import View, views
 from search.files import read_json, write_json
 from tests.pipelines.results_records import (
@@ -22,6 +24,7 @@ from tests.pipelines.results_records import (
     FOLDER,
     SCENES,
     detection_cost,
+    sha,
     write_retrain,
     write_run,
     write_search,
@@ -51,13 +54,13 @@ def ours(name: str, found: Library) -> list[Row]:
 
 def shown(name: str, found: Library) -> list[View]:
     """The sections of a table that were measured here."""
-    spec: TableSpec = SPECS[name]
+    spec: Table = SPECS[name]
     return [view for view in views(spec, table_rows(spec, found)) if view.kind == "ours"]
 
 
 def handmade(root: Path, stage: str, task: str, data: dict[str, Any], **changes: Any) -> None:
     """A real-valued ResNet-18 that was trained on the given data."""
-    place = f"{stage}/{task}/{data['name']}" if stage == "retrain" else f"{stage}/{data['name']}"
+    place = f"{stage}/{task}/{data['name']}" if stage == "retrain" else f"{stage}/{slug(data['name'])}"
     handmade_in(root, f"x/{place}", task, data, **changes)
 
 
@@ -181,7 +184,7 @@ def test_the_papers_data_sets_are_named_in_one_place(tmp_path: Path) -> None:
     assert cited <= set(dataset_names().values())
     assert {"cifar10", "imagenet-1k", "voc-0712", "market1501"} <= set(dataset_names())
     write_run(tmp_path / "x", "cost/a/retrain-cifar10-1bit", network="a", method=None, task="c", metrics={})
-    assert library(tmp_path).records[0].data_kind == "other"
+    assert library(tmp_path).runs[0].data_kind == "other"
 
 
 def test_the_floor_of_a_detection_is_by_the_rule_of_its_value(tmp_path: Path) -> None:
@@ -233,23 +236,25 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Library:
 
 def test_a_shared_search_is_one_row_with_its_campaigns(shared: Library) -> None:
     """Not two runs in two tables; a search of other time is another one."""
-    assert [(row["profile"], row["n"]) for row in ours("search", shared)] == [("a, b", 1), ("c", 1)]
+    assert [(row["profile"], row["n"]) for row in ours("search", shared)] == [(("a", "b"), 1), (("c",), 1)]
     assert [view.title for view in shown("search", shared)] == [
         "cifar10 · profiles a, b",
         "cifar10 · profile c",
     ]
     assert [names for _, names in shared.distinct("search")] == [("a", "b"), ("c",)]
-    assert len(shared.records) == 4 and len(shared.distinct()) == 3
+    assert len(shared.runs) == 4 and len(shared.distinct()) == 3
 
 
 def test_the_overview_counts_a_shared_search_once(shared: Library) -> None:
     """Runs, searches and hours: once, for the campaign with most runs; the other one names it."""
     counted = dict(facts(shared, []))
     assert (counted["Runs recorded"], counted["Searches"], counted["Campaigns"]) == ("3", "2", "a, b, c")
-    table = campaigns(shared)
-    heads = [column.head for column in table["columns"]]
-    rows = {row[0]: dict(zip(heads, row, strict=True)) for row in table["rows"]}
-    assert {name: row["searches"] for name, row in rows.items()} == {"a": "1 of b", "b": "1", "c": "1"}
+    rows = {row["campaign"]: row for row in campaigns(shared)}
+    assert {name: row["searches"] for name, row in rows.items()} == {
+        "a": ("1 of b",),
+        "b": ("1",),
+        "c": ("1",),
+    }
     assert {name: row["hours"] for name, row in rows.items()} == {"a": "0.0", "b": "1.0", "c": "2.0"}
 
 
@@ -278,14 +283,14 @@ def test_later_keys_with_their_neutral_value_open_no_second_row(tmp_path: Path) 
     retraining(tmp_path, 2, settings_of(**NEUTRAL | {"recalibrate_images": 500}))
     retraining(tmp_path, 3, settings_of(**NEUTRAL | {"crop": {"decoder": "torchvision"}}))
     rows = ours("classification", library(tmp_path))
-    assert sorted(row["seeds"] for row in rows) == ["0 1", "2", "3"]
+    assert sorted(row["seeds"] for row in rows) == [("0", "1"), ("2",), ("3",)]
 
 
 def test_a_handmade_network_is_one_row_whatever_form_was_recorded(tmp_path: Path) -> None:
     """Older code wrote the form of the genotypes beside it."""
     for seed, form in ((0, "paper"), (1, None)):
         place = f"x/retrain/imagenet/resnet-18-real-s{seed}"
-        handmade_in(tmp_path, place, "imagenet", FOLDER, seed=seed, form=form, params={"retrain": {}})
+        handmade_in(tmp_path, place, "imagenet", FOLDER, seed=seed, form=form, schema=1)
     (row,) = ours("classification", library(tmp_path))
     assert (row["n"], row["form"]) == (2, None)
 
@@ -305,8 +310,9 @@ def test_reid_from_nothing_is_one_row_whatever_the_setting_said(tmp_path: Path) 
     """Older code recorded `pretrained: true` for networks that have no weights to start from."""
     for seed, pretrained, weights in ((0, True, None), (1, False, None), (2, True, {"sha256": "ab"})):
         data, params = {**FACES, "name": f"faces-{seed}"}, {"reid": {"pretrained": pretrained}}
-        handmade(tmp_path, "reid", "reid", data, network="osnet_x0_25", weights=weights, params=params)
-    first, second, third = (record.settings for record in library(tmp_path).records)
+        options: dict[str, Any] = {"weights": weights, "params": params, "schema": 1}
+        handmade(tmp_path, "reid", "reid", data, network="osnet_x0_25", **options)
+    first, second, third = (record.settings for record in library(tmp_path).runs)
     assert first == second != third
 
 
@@ -315,14 +321,14 @@ def test_a_transfer_run_finds_the_retraining_it_started_from_by_its_weights(tmp_
     data = {**FACES, "name": "faces"}
     for campaign, weights in (("x", "a"), ("y", "b")):
         place = f"{campaign}/retrain/imagenet/resnet-18-real-s0"
-        handmade_in(tmp_path, place, "imagenet", FOLDER, weights_hash=weights)
-    handmade_in(tmp_path, "x/reid/by-hash", "reid", data, weights={"weights_hash": "b"})
+        handmade_in(tmp_path, place, "imagenet", FOLDER, weights_hash=sha(weights))
+    handmade_in(tmp_path, "x/reid/by-hash", "reid", data, weights={"weights_hash": sha("b")})
     handmade_in(tmp_path, "x/reid/by-name", "reid", data, weights={"sha256": "c"})
-    handmade_in(tmp_path, "x/reid/unknown", "reid", data, weights={"weights_hash": "c"})
+    handmade_in(tmp_path, "x/reid/unknown", "reid", data, weights={"weights_hash": sha("c")})
     found = library(tmp_path)
-    by_key = {record.run["key"]: found.backbone_of(record) for record in found.of("reid")}
-    assert by_key["by-hash"] is not None and by_key["by-hash"].profile == "y"
-    assert by_key["by-name"] is not None and by_key["by-name"].profile == "x"
+    by_key = {record.key: found.backbone_of(record) for record in found.of("reid")}
+    assert by_key["by-hash"] is not None and by_key["by-hash"].campaign == "y"
+    assert by_key["by-name"] is not None and by_key["by-name"].campaign == "x"
     assert by_key["unknown"] is None
 
 
@@ -339,7 +345,7 @@ def evaluated(root: Path, seed: int, weights: str, same_machine: bool, **metrics
         seed=seed,
         metrics=values,
         counted=False,
-        weights_hash=weights,
+        weights_hash=sha(weights),
         same_machine=same_machine,
     )
 
@@ -363,7 +369,7 @@ def test_read_back_says_what_the_exported_weights_gave(
 ) -> None:
     """Joined by the weights' own hash: the evaluation of other weights of the same name says nothing."""
     for seed in range(2):
-        retraining(tmp_path, seed, settings_of(), weights_hash=f"w{seed}")
+        retraining(tmp_path, seed, settings_of(), weights_hash=sha(f"w{seed}"))
     for seed, weights, same_machine, metrics in evaluations:
         evaluated(tmp_path, seed, weights, same_machine, **metrics)
     (row,) = ours("classification", library(tmp_path))

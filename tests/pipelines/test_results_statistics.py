@@ -141,9 +141,7 @@ def _library(runs: Path, tmp_path: Path, profile: str = "quick") -> Library:
 
 def _verdicts(library: Library) -> dict[str, str]:
     rules, claims = read_claims()
-    return {
-        row["claim"]: row["verdict"] for row in claim_rows(evaluate(library, rules, claims), rules, library)
-    }
+    return {row["claim"]: row["verdict"] for row in claim_rows(evaluate(library, rules, claims))}
 
 
 def _set_accuracy(runs: Path, method: str, values: list[float]) -> None:
@@ -212,11 +210,7 @@ def test_variants_of_one_method_are_paired_across_campaigns(tmp_path: Path) -> N
         _sweep(tmp_path, beta)
     rules, claims = read_claims()
     library = Library(tuple(read_records(tmp_path / "records")))
-    rows = [
-        r
-        for r in claim_rows(evaluate(library, rules, claims), rules, library)
-        if r["claim"] == "beta-rises-then-falls"
-    ]
+    rows = [r for r in claim_rows(evaluate(library, rules, claims)) if r["claim"] == "beta-rises-then-falls"]
     assert [(row["n"], row["verdict"]) for row in rows] == [(3, SUPPORTED)] * 2
     assert rows[0]["effect"] == pytest.approx(0.108, abs=1e-4) and rows[0]["profile"] == "beta-2 beta-0"
     _sweep(tmp_path, 4.0, cells=8)

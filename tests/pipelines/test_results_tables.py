@@ -15,7 +15,8 @@ import yaml
 from pipelines.collect import add, collect
 from pipelines.results.checklist import FILE as CHECKLIST
 from pipelines.results.checklist import read_checklists
-from pipelines.results.columns import DATA_KINDS, TABLES, columns
+from pipelines.results.column import DATA_KINDS
+from pipelines.results.columns import TABLES
 from pipelines.results.level import CITED, RE_EVALUATED, REDUCED, REPRODUCED, level
 from pipelines.results.literature import WIDTHS, cited, literature
 from pipelines.results.records import Library, read_records
@@ -38,8 +39,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _generated(results: Path) -> dict[str, bytes]:
-    files = (path for path in results.rglob("*") if path.is_file() and "records" not in path.parts)
-    return {str(path.relative_to(results)): path.read_bytes() for path in files}
+    files = (path.relative_to(results) for path in results.rglob("*") if path.is_file())
+    return {str(path): (results / path).read_bytes() for path in files if path.parts[0] != "records"}
 
 
 def test_the_same_records_give_the_same_bytes(results: Path) -> None:
@@ -58,7 +59,7 @@ def test_columns_are_those_explained(results: Path) -> None:
     for spec in TABLES:
         with (results / f"{spec.name}.csv").open() as stream:
             header = next(csv.reader(stream))
-        assert header == list(columns(spec))
+        assert header == list(spec.docs)
         section = readme.split(f"## Columns of {spec.name}.csv")[1].split("\n## ")[0]
         assert re.findall(r"^\| `([^`]+)`", section, re.MULTILINE) == header
     for path in results.rglob("*.svg"):
@@ -191,7 +192,7 @@ def _level(
     )
     collect(runs, tmp_path / "records", "x")
     library = Library(tuple(read_records(tmp_path / "records")))
-    return level([record for record in library.records if record.run["task"] == task], library)
+    return level([record for record in library.runs if record.task == task], library)
 
 
 REAL = {**CIFAR, "name": "market1501"}

@@ -72,7 +72,7 @@ def test_a_variant_is_called_by_what_it_changes(tmp_path: Path) -> None:
     write_variant(tmp_path / "one", "cp_nas_real", "cp_nas", 0, cp_nas(binary=False, edges="all"), 0.5)
     write_variant(tmp_path / "two", "cp_nas_beta0", "cp_nas", 0, cp_nas(beta_p=0.0), 0.5)
     write_search(tmp_path / "three", "cp_nas", 0)  # a record from before there were variants
-    labels = {(record.profile, record.family): record.label for record in library(tmp_path).records}
+    labels = {(record.campaign, record.family): record.label for record in library(tmp_path).runs}
     assert labels == {
         ("one", "cp_nas"): "CP-NAS",
         ("one", "cp_nas_beta0"): "CP-NAS, beta_p 0, parent off",
@@ -84,7 +84,7 @@ def test_a_variant_is_called_by_what_it_changes(tmp_path: Path) -> None:
 
 def test_every_claim_of_two_arms_can_come_from_a_profile(studied: Library) -> None:
     """The study and the ablations give each such claim as many pairs as there are seeds, all else being the same."""
-    rows = claim_rows(evaluate(studied, RULES, CLAIMS), RULES, studied)
+    rows = claim_rows(evaluate(studied, RULES, CLAIMS))
     paired = {claim.id for claim in CLAIMS if all(test.first for test in claim.comparisons)}
     assert {row["claim"] for row in rows if row["outcome"] == NOT_RUN} == {
         "transfer-detection",
@@ -101,12 +101,12 @@ def test_every_claim_of_two_arms_can_come_from_a_profile(studied: Library) -> No
 
 def test_an_arm_without_condition_is_the_base_form(studied: Library) -> None:
     """CP-NAS over random search uses no variant, though several campaigns have both."""
-    rows = claim_rows(evaluate(studied, RULES, CLAIMS), RULES, studied)
+    rows = claim_rows(evaluate(studied, RULES, CLAIMS))
     (row,) = [row for row in rows if row["claim"] == "cp-nas-over-random"]
     accuracies = {
         (record.variant, record.search_seed): record.metrics["accuracy"]
         for record in studied.of("retrain")
-        if record.profile == "study"
+        if record.campaign == "study"
     }
     differences = [accuracies["cp_nas", seed] - accuracies["random", seed] for seed in range(3)]
     assert row["effect"] == pytest.approx(sum(differences) / 3, abs=1e-5)
@@ -118,7 +118,7 @@ def test_search_times_are_compared_on_one_device_only(tmp_path: Path) -> None:
     for path in (tmp_path / "ablation-curvature/search").glob("dcp_nas_exact*/provenance.json"):
         write_json(path, {**read_json(path), "gpu": "Synthetic GPU"})
     found = library(tmp_path)
-    rows = claim_rows(evaluate(found, RULES, CLAIMS), RULES, found)
+    rows = claim_rows(evaluate(found, RULES, CLAIMS))
     times = [row for row in rows if row["comparison"] == "search time of exact over GGN"]
     assert {row["outcome"] for row in times} == {NOT_RUN}
     assert all(
@@ -128,8 +128,8 @@ def test_search_times_are_compared_on_one_device_only(tmp_path: Path) -> None:
 
 def test_comparison_is_paired_and_corrected(studied: Library) -> None:
     """Mean, deviation, difference and p of the study, recomputed by hand; the reference has no difference."""
-    rows = {row["variant"]: row for row in comparison_rows(studied, RULES) if row["profile"] == "study"}
-    values = {name: [float(value) for value in row["values"].split()] for name, row in rows.items()}
+    rows = {row["variant"]: row for row in comparison_rows(studied, RULES) if row["profile"] == ("study",)}
+    values = {name: row["values"] for name, row in rows.items()}
     others = [name for name in rows if name != "random"]
     tests = [stats.ttest_rel(values[name], values["random"]).pvalue for name in sorted(others)]
     for name, p in zip(sorted(others), holm(tests), strict=True):
@@ -144,7 +144,7 @@ def test_comparison_is_paired_and_corrected(studied: Library) -> None:
 
 def test_variants_are_compared_with_their_base_form(studied: Library, tmp_path: Path) -> None:
     """In an ablation the reference is the base form; training seeds are averaged first; a stand-in stays apart."""
-    rows = [row for row in comparison_rows(studied, RULES) if row["profile"] == "ablation-binary"]
+    rows = [row for row in comparison_rows(studied, RULES) if row["profile"] == ("ablation-binary",)]
     assert {row["variant"]: row["against"] for row in rows} == {
         "cp_nas": None,
         "cp_nas_real": "CP-NAS",
@@ -201,7 +201,7 @@ def test_figures_of_sweeps(tmp_path: Path) -> None:
     for name in ("ablation-beta", "ablation-grid", "ablation-rounds", "ablation-distance"):
         campaign(name, tmp_path / "records", seeds=3 if name == "ablation-beta" else 1)
     pictures = {
-        picture.profile: picture for picture in sweeps(library(tmp_path / "records"), RULES, tmp_path)
+        picture.campaign: picture for picture in sweeps(library(tmp_path / "records"), RULES, tmp_path)
     }
     assert sorted(pictures) == ["ablation-beta", "ablation-grid", "ablation-rounds"]
     assert pictures["ablation-beta"].title == "CP-NAS: 1-bit accuracy over beta_p (ablation-beta)"
