@@ -33,7 +33,7 @@ class Metric:
         head: Its heading in tables; empty where it is no value of a table.
         paper: The key of its counterpart in literature.yaml, or None.
         floor: The metric of the same network before training that is read beside it, or None.
-        noise: The value at or below which a run is called noise, or None.
+        noise: The value from which on a run is called noise, in the direction that is worse; None: no such value.
         table: The result table that shows its mean in a column of its own; empty: none.
     """
 
@@ -46,6 +46,12 @@ class Metric:
     floor: str | None = None
     noise: float | None = None
     table: str = ""
+
+    def is_noise(self, value: float) -> bool:
+        """Whether a value says that the run measured nothing but noise."""
+        if self.noise is None:
+            return False
+        return value >= self.noise if self.better == "down" else value <= self.noise
 
 
 def _share(key: str, head: str, doc: str, paper: str | None = None, floor: str | None = None) -> Metric:
@@ -83,6 +89,7 @@ _ALL = (
     Metric("epochs", Unit.COUNT, None, "epochs"),
     Metric("images_seen", Unit.COUNT, "down", "images that were trained on, repetitions counted"),
     Metric("images_evaluated", Unit.COUNT, "down", "images that were evaluated, repetitions counted"),
+    Metric("recalibrated_images", Unit.COUNT, None, "training images that batch norm was recalibrated with"),
     Metric("images", Unit.COUNT, None, "images that were evaluated"),
     Metric("queries", Unit.COUNT, None, "queries of the retrieval"),
     Metric("seconds", Unit.SECONDS, "down", "wall time of the run"),
@@ -92,6 +99,77 @@ _ALL = (
     Metric("images_per_second", Unit.RATE, "up", "images trained on in a second"),
     Metric("test_images_per_second", Unit.RATE, "up", "images evaluated in a second"),
     Metric("peak_memory_mib", Unit.MEMORY, "down", "peak memory"),
+    Metric(
+        "signal_share",
+        Unit.EXCESS,
+        "up",
+        "1 - binomial noise of the validation half / observed variance of the operations' means",
+        "signal",
+        noise=0.0,
+    ),
+    Metric(
+        "effect_share",
+        Unit.EXCESS,
+        "up",
+        "1 - variance between draws of one operation / observed variance of the operations' means",
+        "effect",
+        noise=0.0,
+    ),
+    Metric(
+        "sign_flip_share",
+        Unit.SHARE,
+        "up",
+        "share of the trained 1-bit weights that changed sign in an epoch, mean over the epochs",
+        "sign flips",
+        noise=1e-4,
+    ),
+    Metric(
+        "entropy_drop",
+        Unit.NUMBER,
+        "up",
+        "how far the mean entropy of an edge's mixing weights fell from that of equal weights, nats",
+        "entropy drop",
+        noise=0.01,
+    ),
+    Metric(
+        "tie_share",
+        Unit.SHARE,
+        "down",
+        "share of the choices that make the genotype that equal scores left to a seeded draw",
+        "ties",
+        noise=0.05,
+    ),
+    Metric(
+        "tangent_share",
+        Unit.NUMBER,
+        "up",
+        "norm of the tangent term over that of G in alphahat, mean over the Child's steps",
+        "tangent",
+        noise=0.01,
+    ),
+    Metric(
+        "reconstruction_share",
+        Unit.NUMBER,
+        None,
+        "norm of the reconstruction error's term over that of G in the 1-bit weights, mean over the Child's steps",
+        "reconstruction",
+    ),
+    Metric(
+        "selection_change_share",
+        Unit.SHARE,
+        None,
+        "share of an epoch's operations whose selection for backtracking differs from the epoch before",
+        "selection changes",
+    ),
+    Metric("psi_smallest", Unit.NUMBER, None, "smallest psi", "psi, smallest"),
+    Metric("psi_largest", Unit.NUMBER, None, "largest psi", "psi, largest"),
+    Metric(
+        "curvature_cosine",
+        Unit.NUMBER,
+        "up",
+        "cosine of the exact and the Gauss-Newton product of G's Hessian on the 1-bit Child, mean over the rounds",
+        "curvature cosine",
+    ),
 )
 METRICS = {metric.key: metric for metric in _ALL}
 """All metrics by name."""

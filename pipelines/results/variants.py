@@ -11,6 +11,8 @@ METHOD_NAMES = {
     "bnas": "BNAS (Chen)",
     "cp_nas": "CP-NAS",
     "dcp_nas": "DCP-NAS",
+    "regularised_evolution": "Regularised evolution",
+    "local_search": "Local search",
 }
 WORDS = {("binary", True): "searched 1-bit", ("binary", False): "searched real-valued"}
 """Settings that read better than by their name."""
