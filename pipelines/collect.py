@@ -43,9 +43,10 @@ def find_folders(source: Path, wanted: set[str] | None = None) -> list[Path]:
     if not source.is_dir():
         raise InputError("no such folder", where=source, mend="run the stages first: `dvc repro`")
     found = {path.parent for name in (RUN_FILE, NETWORK_FILE) for path in source.rglob(name)}
-    folders = sorted(
-        path for path in found if not any(p.startswith(".") for p in path.relative_to(source).parts)
-    )
+    for link in source.rglob("*"):
+        if link.is_symlink() and link.is_dir() and not _hidden(link.relative_to(source)):
+            raise InputError("is a link", where=link, mend="put the folder itself there")
+    folders = sorted(path for path in found if not _hidden(path.relative_to(source)))
     for folder in folders:
         _check_place(source, folder)
     if wanted is not None:
@@ -56,8 +57,13 @@ def find_folders(source: Path, wanted: set[str] | None = None) -> list[Path]:
     return folders
 
 
+def _hidden(path: Path) -> bool:
+    """Whether a path is that of unfinished work."""
+    return any(part.startswith(".") for part in path.parts)
+
+
 def _check_place(source: Path, folder: Path) -> None:
-    """A run lies in a stage's folder, under names that can be folders of results/, and really there."""
+    """A run lies in a stage's folder, under names that can be folders of results/."""
     parts = folder.relative_to(source).parts
     if not parts or parts[0] not in (*STAGES, "networks"):
         raise InputError(
@@ -66,9 +72,6 @@ def _check_place(source: Path, folder: Path) -> None:
     for part in parts:
         if not re.fullmatch(PART, part):
             raise InputError(f"{part!r} cannot name a folder of a record", where=source, allowed=PART)
-    for path in (folder, *folder.parents[: len(parts) - 1]):
-        if path.is_symlink():
-            raise InputError("is a link", where=path, mend="put the folder itself there")
 
 
 def _is_below(path: Path, wanted: set[str]) -> bool:

@@ -64,6 +64,7 @@ _ALL = (
     _share("val_accuracy", "validation acc. %", "validation accuracy at the end of the search, percent"),
     _share("accuracy", "top-1 %", "test accuracy after the last epoch, percent", "accuracy"),
     _share("top5", "top-5 %", "test top-5 accuracy after the last epoch, percent", "top5"),
+    _share("accuracy_before_recalibration", "", "accuracy before batch norm was recalibrated, percent"),
     _share("recorded_accuracy", "", "the accuracy that the retraining recorded, percent"),
     _share(
         "voc_map50",

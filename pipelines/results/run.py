@@ -456,7 +456,8 @@ def check(value: dict[str, Any], folder: Path, **place: Any) -> Run:
 def refusal(error: ValidationError, folder: Path, file: str) -> InputError:
     """The first thing that is wrong as one line: file, key, what was found and what is allowed."""
     first = error.errors(include_url=False)[0]
-    path = [str(part) for part in first["loc"] if part not in STAGES]
+    path = [str(part) for part in first["loc"]]
+    path = path[1:] if path and path[0] in STAGES and file == RUN_FILE else path  # the kind's tag
     if path and path[0] in FILES:
         file = f"{path.pop(0)}.json"
     key, found = ".".join(path), repr(first["input"])[:60]
