@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search.binary import Estimator, QuantConv2d, Real, SignActivation, SignWeight
+from search.convolution import Conv2d
 from search.errors import InputError, nearest
 from search.files import sha256_json
 
@@ -87,7 +88,7 @@ class ResidualBlock(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+                Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
             )
         self.act = nn.Identity() if make.binary else nn.ReLU()
 
@@ -127,7 +128,7 @@ class BiRealBlock(nn.Module):
         if stride != 1:
             shortcut.append(nn.AvgPool2d(2, stride, ceil_mode=True))
         if inputs != outputs:
-            shortcut += [nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)]
+            shortcut += [Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)]
         self.shortcut = nn.Sequential(*shortcut)
         self.act = RPReLU(outputs) if react else nn.Identity()
 
@@ -197,9 +198,9 @@ def _stem(definition: _Definition, channels: int, stem: Stem, rectify: bool) -> 
     """The real first layers and their stride: 7x7 and pooling (ResNets) or 3x3 (MobileNet); 3x3 on CIFAR."""
     if stem == "cifar" or definition.mobile_stem:
         stride = 1 if stem == "cifar" else 2
-        layers: list[nn.Module] = [nn.Conv2d(3, channels, 3, stride, 1, bias=False), nn.BatchNorm2d(channels)]
+        layers: list[nn.Module] = [Conv2d(3, channels, 3, stride, 1, bias=False), nn.BatchNorm2d(channels)]
         return nn.Sequential(*layers, *([nn.ReLU()] if rectify else [])), stride
-    layers = [nn.Conv2d(3, channels, 7, 2, 3, bias=False), nn.BatchNorm2d(channels)]
+    layers = [Conv2d(3, channels, 7, 2, 3, bias=False), nn.BatchNorm2d(channels)]
     return nn.Sequential(*layers, *([nn.ReLU()] if rectify else []), nn.MaxPool2d(3, 2, 1)), 4
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from search.depthwise import depthwise_conv2d
+from search.convolution import conv2d
 from search.errors import InputError
 
 Estimator = Literal["ste", "bireal", "identity"]
@@ -321,9 +321,7 @@ class QuantConv2d(nn.Conv2d):
             height, width = padding
             x = F.pad(x, (width, width, height, height), value=self.pad_value)
             padding = (0, 0)
-        if self.groups == self.in_channels == self.out_channels:
-            return depthwise_conv2d(x, weight, self.stride, padding, self.dilation)  # type: ignore[arg-type]
-        return F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
+        return conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)  # type: ignore[arg-type]
 
 
 def quant_convs(module: nn.Module) -> Iterator[tuple[str, QuantConv2d]]:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from search.binary import Shared, value_of
+from search.convolution import Conv2d
 from search.errors import InputError
 from search.files import sha256_json
 from search.genotype import Cell, Genotype
@@ -35,15 +36,15 @@ class ImageNetStem(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.stem0 = nn.Sequential(
-            nn.Conv2d(3, channels // 2, 3, stride=2, padding=1, bias=False),
+            Conv2d(3, channels // 2, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(channels // 2),
             nn.ReLU(inplace=True),
-            nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1, bias=False),
+            Conv2d(channels // 2, channels, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(channels),
         )
         self.stem1 = nn.Sequential(
             nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False),
+            Conv2d(channels, channels, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(channels),
         )
 
@@ -61,7 +62,7 @@ class CifarStem(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(3, STEM_MULTIPLIER * channels, 3, padding=1, bias=False),
+            Conv2d(3, STEM_MULTIPLIER * channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(STEM_MULTIPLIER * channels),
         )
 
@@ -192,10 +193,10 @@ class AuxiliaryHead(nn.Module):
     def __init__(self, channels: int, classes: int, stem: Stem) -> None:
         super().__init__()
         self.reduce = nn.Sequential(
-            nn.Conv2d(channels, 128, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU(inplace=True)
+            Conv2d(channels, 128, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU(inplace=True)
         )
         second_norm = [nn.BatchNorm2d(768)] if stem == "cifar" else []
-        self.combine = nn.Sequential(nn.Conv2d(128, 768, 2, bias=False), *second_norm, nn.ReLU(inplace=True))
+        self.combine = nn.Sequential(Conv2d(128, 768, 2, bias=False), *second_norm, nn.ReLU(inplace=True))
         self.classifier = nn.Linear(768, classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from search.binary import Real, SignActivation, SignWeight, quant_convs, set_stage
+from search.convolution import Conv2d
 from search.cost import count
 from search.errors import InputError
 from search.genotype import OPERATIONS, Genotype, published
@@ -132,7 +133,7 @@ def test_stem_classifier_and_norms_are_real() -> None:
     plain = [
         type(m) for m in (*network.stem.modules(), *network.auxiliary.modules()) if isinstance(m, nn.Conv2d)
     ]
-    assert set(plain) == {nn.Conv2d} and type(network.classifier) is nn.Linear
+    assert set(plain) == {Conv2d} and type(network.classifier) is nn.Linear
 
 
 def test_one_bit_convolutions_see_two_values_at_odd_sizes() -> None:
