@@ -213,7 +213,8 @@ def _identity(name: str, data: Path) -> dict[str, Any]:
 
 def _write_card(folder: Path, name: str, data: Path) -> None:
     """Begin a table, or see that it is the same; note the machine and versions that go on with it."""
-    from pipelines.provenance import cpu_name, versions
+    from pipelines.machine import cpu_name
+    from pipelines.provenance import versions
 
     path, identity = folder / CARD, _identity(name, data)
     old = read_json(path) if path.exists() else None

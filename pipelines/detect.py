@@ -84,6 +84,8 @@ def main() -> None:
 
 def run_stage(network: str, precision: str, seed: int) -> Path:
     """One run of the stage; returns its folder."""
+    import torch
+
     from downstream.detection import operators
     from downstream.detection.data import read_manifest
     from downstream.detection.pictures import save_pictures
@@ -93,6 +95,7 @@ def run_stage(network: str, precision: str, seed: int) -> Path:
     from pipelines.pretrained import describe
     from pipelines.record import write_record
     from search.files import sha256_file
+    from search.gradients import require_right_gradients
     from search.training import Resume
 
     code.check("detect")
@@ -112,6 +115,8 @@ def run_stage(network: str, precision: str, seed: int) -> Path:
     }
     resume = Resume(RESUME, identity, code.of_stage("detect"))
     resume.folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(params.compute.threads)
+    require_right_gradients(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     outcome = train_and_evaluate(
         settings, spec, data, seed=seed, folder=resume.folder, threads=params.compute.threads
     )

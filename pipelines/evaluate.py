@@ -37,7 +37,7 @@ from search.weights import has_architecture, hash_state, read_header
 
 RUNS = Path("runs")
 NUMBERS = ("accuracy", "top5", "loss")
-MACHINE = ("platform", "cpu", "gpu", "cuda", "threads", "processes", "packages", "python")
+MACHINE = ("platform", "cpu", "gpu", "cuda", "threads", "processes", "packages", "python", "aten", "onednn")
 """Parts of the provenance that decide whether two evaluations can be the same to the last bit."""
 
 

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipelines.machine import cpu_name, instructions
+
 PACKAGES = (
     "torch",
     "torchvision",
@@ -62,6 +64,7 @@ def provenance(
         "packages": versions(),
         "platform": platform.platform(),
         "cpu": cpu_name(),
+        **instructions(),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(0) if cuda else None,
@@ -123,15 +126,3 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def cpu_name() -> str:
-    """The processor as the system names it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor()
-    for line in text.splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()

@@ -120,6 +120,7 @@ def run_stage(network: str, precision: str, seed: int) -> Path:
     from pipelines.params import load
     from pipelines.pretrained import describe
     from search.files import sha256_file
+    from search.gradients import require_right_gradients
     from search.training import Progress
     from search.weights import save_weights
 
@@ -133,6 +134,7 @@ def run_stage(network: str, precision: str, seed: int) -> Path:
     other = settings.target
     target = Source(other.name, other.root, other.layout) if other is not None else None
     torch.set_num_threads(params.compute.threads)
+    require_right_gradients(device(params.compute.device))
     progress = Progress(f"reid {key}", settings.epochs)
     outcome = experiment.run(
         experiment.spec_of(entry.network, precision, settings),  # type: ignore[arg-type]

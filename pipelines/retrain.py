@@ -21,6 +21,7 @@ from pipelines.networks import Entry, load_entry
 from pipelines.record import dataset_of, write_record
 from pipelines.tasks import Task, load_task
 from search.files import sha256_file, write_csv
+from search.gradients import require_right_gradients
 from search.training import Resume, place, seed_all, set_up
 from search.weights import hash_state, save_weights
 
@@ -95,6 +96,7 @@ def main() -> None:
     code.check(f"teacher.{arguments.task}", code.teacher_hash(settings.loss.teacher))
     entry = load_entry(arguments.network)
     fabric = set_up(active.compute, arguments.seed)
+    require_right_gradients(fabric.device)
     task = load_task(arguments.task, settings, arguments.seed, fabric)
     seed_all(arguments.seed)
     model = build_network(entry.network, arguments.precision, task.train.classes, settings)

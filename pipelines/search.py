@@ -10,6 +10,7 @@ from pipelines import code, params, stage
 from pipelines.record import dataset_of, write_record
 from search.data import load_cifar10, load_manifest
 from search.files import write_csv
+from search.gradients import require_right_gradients
 from search.run import run_search
 from search.training import set_up
 
@@ -33,6 +34,7 @@ def main() -> None:
     key = f"{arguments.method}-s{arguments.seed}"
     output = arguments.output or Path("runs/search") / key
     fabric = set_up(settings.compute, arguments.seed)
+    require_right_gradients(fabric.device)
     run = run_search(
         fabric,
         arguments.method,

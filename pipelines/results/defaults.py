@@ -23,7 +23,7 @@ BLOCK: dict[str, Any] = {
 """Blocks before they had settings: every real-valued network of the form ``paper`` was a twin."""
 ADDED: dict[str, Any] = {
     "space.block": BLOCK,
-    "space.supernet": {"affine": False, "running_statistics": False},
+    "space.supernet": {"affine": "none", "running_statistics": False},
     "retrain.*.network.block": BLOCK,
     "detection.block": None,  # that of the weights
     "reid.block": None,  # likewise

@@ -50,12 +50,13 @@ class SupernetSettings(Settings):
     """What the batch norms of a supernet's cells are, whose weights all architectures share.
 
     Attributes:
-        affine: Whether they have weights. DARTS has none; in a Child they are the learned thresholds of signs.
+        affine: Whose batch norms have weights: ``none`` (DARTS), ``child``, where they are the learned thresholds of
+            the signs behind them, or ``all``. docs/method.md has the measurement.
         running_statistics: Whether evaluation uses running statistics, a mean over all architectures drawn
             before, instead of each batch's own.
     """
 
-    affine: bool
+    affine: Literal["none", "child", "all"]
     running_statistics: bool
 
 
@@ -163,8 +164,9 @@ class Context:
 
     def supernet(self, *, binary: bool | None = None, partial: int = 1) -> Supernet:
         """A supernet of the space, of the other precision where ``binary`` says so."""
-        config = self.space.network_config(self.train.classes, binary)
-        return Supernet(config, partial=partial, **self.space.supernet.model_dump())
+        config, norms = self.space.network_config(self.train.classes, binary), self.space.supernet
+        affine = norms.affine == "all" or (norms.affine == "child" and config.style.binary)
+        return Supernet(config, affine, partial, norms.running_statistics)
 
     def optimiser(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """The optimiser of the settings."""

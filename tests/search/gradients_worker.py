@@ -1,7 +1,7 @@
 """Compares gradients with float64, each kind of layer, layout and number of threads in a process of its own.
 
-``python gradients_worker.py suite|library CHANNELS [LAYER]``, channels as ``1-64`` or ``1,4,12``. A kernel that is wrong may kill its process
-or hang, so every width is printed before it runs. The last line of a process is ``done``.
+``python gradients_worker.py suite|library CHANNELS [LAYER]``, channels as ``1-64`` or ``1,4,12``. A kernel that is
+wrong may kill its process or hang, so every width is printed before it runs; a process that ends well says ``done``.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def settings(**method: dict) -> SearchSettings:
             "space": {
                 "form": "paper",
                 "block": BLOCK,
-                "supernet": {"affine": False, "running_statistics": False},
+                "supernet": {"affine": "child", "running_statistics": False},
                 "binary": True,
                 "estimator": "bireal",
                 "channels": 4,
