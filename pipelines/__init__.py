@@ -1,5 +1,6 @@
 """Stage programs: ``python -m pipelines.<stage>`` reads declared files and writes declared files."""
 
+import importlib.util as _util
 import logging as _logging
 import os.path as _path
 import sys as _sys
@@ -17,3 +18,18 @@ if any(f"{_START}/".startswith(f"{_ROOT}/{package}/") for package in ("pipelines
         file=_sys.stderr,
     )
     raise SystemExit(2)
+for _package in ("search", "downstream"):
+    # Their names are common ones: another package may be found first, on PYTHONPATH or in the folder of the program.
+    _found = _util.find_spec(_package)
+    _place = _path.realpath((_found and _found.origin) or "")
+    if _place != _path.join(_ROOT, _package, "__init__.py"):
+        _what = (
+            f"another package {_package!r} is found first, at {_place}"
+            if _found
+            else f"no package {_package!r}"
+        )
+        _line = f"{_what}; this suite's is {_path.join(_ROOT, _package)}: put {_ROOT} first on PYTHONPATH"
+        if _sys.argv[:1] != ["-m"]:
+            raise ImportError(_line)
+        print(f"error: {_line}", file=_sys.stderr)
+        raise SystemExit(2)

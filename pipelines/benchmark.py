@@ -201,13 +201,13 @@ def _say(done: int, waiting: int, job: Job, architecture: str, run: Run) -> None
 def _identity(name: str, data: Path) -> dict[str, Any]:
     """All that decides a row of the table."""
     from search.benchmark.recipe import load_recipe
-    from search.data import load_manifest
+    from search.manifest import read_manifest
 
     recipe = load_recipe(recipe_path(name))
     return {
         "recipe": recipe.model_dump(),
         "space": recipe.searched.to_dict(),
-        "data": load_manifest(data)["sha256"],
+        "data": read_manifest(data)["sha256"],
     }
 
 

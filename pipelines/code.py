@@ -22,10 +22,14 @@ from search.fingerprint import OPAQUE, ROOT, closure, fingerprint
 NAME = Path("pipelines/code.yaml")
 PARAMS = Path("params.yaml")
 REFRESH = "run: python -m pipelines.code"
-PLUMBING = OPAQUE | {
-    f"pipelines.{name}"
-    for name in ("code", "launch", "layers", "params", "provenance", "record", "settings_file", "stage")
-}
+PLUMBING = (
+    OPAQUE
+    | {"pipelines"}
+    | {
+        f"pipelines.{name}"
+        for name in ("code", "launch", "layers", "params", "provenance", "record", "settings_file", "stage")
+    }
+)
 """Modules that read, check or describe, and decide no number; nothing is followed through them."""
 
 

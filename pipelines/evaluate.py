@@ -28,10 +28,10 @@ from pipelines.networks import load_entry
 from pipelines.provenance import provenance
 from pipelines.record import dataset_of, write_record
 from pipelines.tasks import ImageSet, array_set, folder_set, load_set, plain_set
-from search.data import load_manifest
 from search.errors import InputError
 from search.files import read_json
 from search.image_folder import CropSettings
+from search.manifest import read_manifest
 from search.training import Evaluation, evaluate, place, set_up
 from search.weights import has_architecture, hash_state, read_header
 
@@ -91,7 +91,7 @@ def evaluate_run(task: str, network: str, precision: str, seed: int) -> None:
     run, recorded, settings = read_run(trained, task)
     fabric = set_up(active.compute, seed)
     images = load_set(task, "test", settings, seed, fabric)
-    manifest = load_manifest(Path("data") / task)
+    manifest = read_manifest(Path("data") / task)
     check_images(run, manifest, images, trained)
     model = build_network(entry.network, precision, images.classes, settings)
     model, _ = load_network(trained / "model.safetensors", model)
@@ -198,7 +198,7 @@ def open_data(arguments: argparse.Namespace, fabric: Fabric) -> tuple[ImageSet, 
     if (arguments.data / "test_images.npy").exists():
         return array_set(arguments.data, "test", 0, arguments.batch, fabric), "cifar10"
     crop = crop_of(arguments)
-    if (arguments.data / "manifest.json").exists() and "classes" in load_manifest(arguments.data):
+    if (arguments.data / "manifest.json").exists() and "classes" in read_manifest(arguments.data):
         return folder_set(
             arguments.data, "test", crop, arguments.batch, seed=0, workers=0, fabric=fabric
         ), "imagenet"

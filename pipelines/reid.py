@@ -116,11 +116,11 @@ def run_stage(network: str, precision: str, seed: int) -> Path:
 
     from downstream.reid import experiment, pictures
     from downstream.reid.loaders import Source
-    from pipelines.datasets.manifest import read_manifest
     from pipelines.params import load
     from pipelines.pretrained import describe
     from search.files import sha256_file
     from search.gradients import require_right_gradients
+    from search.manifest import read_manifest
     from search.training import Progress
     from search.weights import save_weights
 

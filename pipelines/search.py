@@ -8,9 +8,10 @@ from pathlib import Path
 
 from pipelines import code, params, stage
 from pipelines.record import dataset_of, write_record
-from search.data import load_cifar10, load_manifest
+from search.data import load_cifar10
 from search.files import write_csv
 from search.gradients import require_right_gradients
+from search.manifest import read_manifest
 from search.run import run_search
 from search.training import set_up
 
@@ -30,7 +31,7 @@ def main() -> None:
     if arguments.method in settings.search.method:  # an unknown one is refused by the search itself
         method = settings.search.method[arguments.method].method
         code.check(f"search.{arguments.method}", code.of_method(method))
-    manifest = load_manifest(arguments.data)
+    manifest = read_manifest(arguments.data)
     key = f"{arguments.method}-s{arguments.seed}"
     output = arguments.output or Path("runs/search") / key
     fabric = set_up(settings.compute, arguments.seed)

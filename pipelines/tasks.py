@@ -10,8 +10,9 @@ from lightning_fabric import Fabric
 
 from downstream.classification.batches import EpochBatches
 from downstream.classification.settings import RetrainSettings
-from search.data import Batches, load_cifar10, load_manifest, split
+from search.data import Batches, load_cifar10, split
 from search.image_folder import CropSettings, FolderBatches
+from search.manifest import read_manifest
 
 DATA = Path("data")
 
@@ -43,7 +44,7 @@ def load_task(name: str, settings: RetrainSettings, seed: int, fabric: Fabric) -
     return Task(
         load_set(name, "train", settings, seed, fabric),
         load_set(name, "test", settings, seed, fabric),
-        load_manifest(DATA / name),
+        read_manifest(DATA / name),
     )
 
 
@@ -81,10 +82,10 @@ def folder_set(
     count: int = 0,
 ) -> ImageSet:
     """Class folders that were prepared: without what the preparation left out, ``count`` images of it (0: all)."""
-    manifest = load_manifest(prepared)
+    manifest = read_manifest(prepared)
     split_name = "train" if part == "train" else "val"
     batches = FolderBatches(
-        prepared / manifest["root"] / split_name,
+        Path(manifest["root"]) / split_name,
         crop,
         batch,
         training=part == "train",

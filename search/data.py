@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from pydantic import Field
 from torch import Tensor
 
 from search.errors import InputError
-from search.files import read_json
 from search.settings import Settings
 
 CIFAR10_MEAN = (0.49139968, 0.48215841, 0.44653091)
@@ -73,18 +72,6 @@ def load_cifar10(folder: str | Path, part: str) -> Images:
     return Images(
         torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels).long(), classes=10
     )
-
-
-def load_manifest(folder: str | Path) -> dict[str, Any]:
-    """The manifest of prepared data."""
-    path = Path(folder) / "manifest.json"
-    if not path.exists():
-        raise InputError(
-            "no prepared data here",
-            where=folder,
-            mend=f"run: python -m pipelines.prepare {Path(folder).name}",
-        )
-    return read_json(path)
 
 
 def split(images: Images, sizes: tuple[int, ...], seed: int) -> tuple[Images, ...]:

@@ -11,6 +11,8 @@ import numpy as np
 
 from search.errors import InputError
 from search.files import read_json
+from search.manifest import NAME as MANIFEST
+from search.manifest import read_manifest as manifest_of
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -55,19 +57,18 @@ class DetectionData:
 
 
 def read_manifest(path: str | Path) -> DetectionData:
-    """Read ``manifest.json`` of a prepared data set (a file, or the folder that holds it).
+    """Read ``manifest.json`` of a prepared data set as what a detector is trained on.
 
     Keys: name, stand_in, note, sha256, classes, root (of the pictures, relative to the manifest), counts, and
     ``train`` and ``val``, both ``{"annotations": file beside the manifest, "images": folder below root}``.
     """
-    file = Path(path) / "manifest.json" if Path(path).is_dir() else Path(path)
-    manifest = read_json(file)
+    manifest, file = manifest_of(path), Path(path) / MANIFEST
     again = "prepare the detection data again: python -m pipelines.prepare detection"
     if missing := {"name", "stand_in", "format", "train", "val", "classes"} - set(manifest):
         raise InputError(f"no key {', '.join(sorted(missing))}", where=file, mend=again)
     if manifest["format"] != "coco":
         raise InputError(f"format {manifest['format']!r}", where=file, allowed="coco", mend=again)
-    root = file.parent / manifest.get("root", ".")
+    root = Path(manifest["root"])
     train, test = (
         Part(file.parent / manifest[split]["annotations"], root / manifest[split]["images"])
         for split in ("train", "val")

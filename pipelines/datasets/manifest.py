@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from search.errors import InputError
-from search.files import read_json, write_json
+from search.files import write_json
 
 SCHEMA = 1
 
@@ -59,14 +58,3 @@ def write_manifest(
     """
     common = {"schema": SCHEMA, "name": name, "stand_in": stand_in, "note": note, "sha256": sha256}
     write_json(folder / "manifest.json", {**common, "counts": counts, "root": root, **more})
-
-
-def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """Read a prepared data set's manifest, with ``root`` made a path that can be opened."""
-    path = Path(folder) / "manifest.json"
-    if not path.exists():
-        name = Path(folder).name
-        raise InputError("not prepared", where=folder, mend=f"run: python -m pipelines.prepare {name}")
-    manifest = read_json(path)
-    manifest["root"] = str(Path(folder) / manifest["root"])
-    return manifest

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.datasets.manifest import read_manifest
 from pipelines.datasets.settings import SceneData
 from pipelines.prepare import prepare
 from search.errors import InputError
 from search.files import read_json
+from search.manifest import read_manifest
 
 WIDTH, HEIGHT = 64, 48
 Json = dict[str, Any]

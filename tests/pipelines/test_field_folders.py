@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.datasets.manifest import read_manifest
 from pipelines.datasets.settings import ImageFolderData
 from pipelines.prepare import prepare
 from search.errors import InputError
 from search.image_folder import balanced_samples, decode, list_samples
+from search.manifest import read_manifest
 
 
 def picture(path: Path, seed: int = 0, **save: Any) -> Path:

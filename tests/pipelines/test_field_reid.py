@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.datasets.manifest import read_manifest
 from pipelines.datasets.settings import ReidData
 from pipelines.prepare import prepare
 from search.errors import InputError
+from search.manifest import read_manifest
 
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 

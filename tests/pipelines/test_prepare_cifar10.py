@@ -17,9 +17,9 @@ from PIL import Image
 
 from pipelines.datasets import cifar10, fetch
 from pipelines.datasets.cifar10 import Cifar10Spec
-from pipelines.datasets.manifest import read_manifest
 from pipelines.datasets.settings import Cifar10Source
 from search.errors import InputError
+from search.manifest import read_manifest
 
 ROWS = 3
 NOWHERE = "http://127.0.0.1:9/cifar-10-binary.tar.gz"

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.datasets.manifest import read_manifest
 from pipelines.datasets.settings import ImageFolderData, ReidData, SceneData
 from pipelines.prepare import prepare
 from search.errors import InputError
 from search.files import read_json
+from search.manifest import read_manifest
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 

@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 from downstream.reid import layout as reid_layout
 from pipelines.datasets import cifar10, coco, fetch, image_folder, orl, scenes
-from pipelines.datasets.manifest import read_manifest
 from pipelines.datasets.settings import Faces, ImageFolderData, ReidData, SceneData, Scenes, UpscaledImages
 from pipelines.prepare import prepare
 from search.errors import InputError
+from search.manifest import read_manifest
 
 SCENES = Scenes(
     size=96,

@@ -16,10 +16,10 @@ from pydantic import ValidationError
 from downstream.detection.data import read_manifest as read_detection
 from pipelines.datasets import fetch, trees
 from pipelines.datasets.coco import Box
-from pipelines.datasets.manifest import read_manifest
 from pipelines.datasets.settings import SceneData, TreeTiles
 from pipelines.prepare import prepare
 from search.errors import InputError
+from search.manifest import read_manifest
 
 TILES = TreeTiles(
     size=64, train_stride=32, val_stride=64, smallest_part=0.5, train=["OSBS_029"], val=["SOAP_061"]

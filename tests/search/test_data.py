@@ -14,10 +14,10 @@ from search.data import (
     Images,
     augment,
     load_cifar10,
-    load_manifest,
     split,
 )
 from search.errors import InputError
+from search.manifest import read_manifest
 from tests.search import tiny
 
 NONE = Augmentation(crop_padding=0, flip=False, cutout=0)
@@ -131,7 +131,7 @@ def test_cutout_sets_one_square_to_the_mean() -> None:
 
 def test_missing_data_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="python -m pipelines.prepare"):
-        load_manifest(tmp_path / "cifar10")
+        read_manifest(tmp_path / "cifar10")
     with pytest.raises(InputError, match=r"train_images.npy is missing"):
         load_cifar10(tmp_path, "train")
 
