@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,47 @@ def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:
     except RuntimeError as error:
         raise InputError(f"its tensors are not those of its architecture ({error})", where=path) from None
     return header
+
+
+HEAD_SETTINGS = ("classes", "auxiliary", "name", "source")
+"""Keys of an architecture that change nothing below the heads."""
+
+
+def require_architecture(
+    path: str | Path, wanted: Mapping[str, Any], free: Callable[[str], bool] | None = None
+) -> dict[str, Any]:
+    """The architecture in a weight file's header, if it is the wanted one in all that decides the weights.
+
+    Names and shapes of the tensors alone do not tell, for example, two gradient estimators apart.
+
+    Args:
+        path: The file.
+        wanted: ``architecture`` of the network that is to get the weights.
+        free: Whether the two may differ in a key, such as ``config.channels``; by default in what belongs to the heads.
+
+    Raises:
+        InputError: If they differ elsewhere; it names where.
+    """
+    found = read_header(path)["architecture"]
+    theirs, ours = _flat(found), _flat(wanted)
+    may_differ = free or (lambda key: key.split(".")[-1] in HEAD_SETTINGS)
+    differing = [
+        f"{key}: {theirs.get(key)!r} in the file, {ours.get(key)!r} wanted"
+        for key in sorted(theirs.keys() | ours.keys(), key=lambda key: (key != "kind", key))
+        if theirs.get(key) != ours.get(key) and not may_differ(key)
+    ]
+    if differing:
+        more = f"; and {len(differing) - 5} more" if len(differing) > 5 else ""
+        raise InputError(
+            f"these weights are of another network: {'; '.join(differing[:5])}{more}", where=path
+        )
+    return found
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}".strip(".")).items()}
 
 
 @dataclass(frozen=True)

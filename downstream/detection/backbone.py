@@ -17,11 +17,9 @@ from downstream.models import build
 from search.errors import InputError
 from search.genotype import Genotype
 from search.style import OperationStyle
-from search.weights import LoadReport, load_backbone, read_header
+from search.weights import LoadReport, load_backbone, require_architecture
 
 PROBE_SIZE = 64
-HEAD_SETTINGS = ("classes", "auxiliary", "name", "source")
-"""Parts of an architecture that do not change the feature maps."""
 
 
 @MODELS.register_module(force=True)
@@ -104,7 +102,8 @@ class GenotypeBackbone(BaseModule):
             return
         if not Path(self.weights).is_file():
             raise InputError("no such weights file", where=self.weights, mend="run the retrain stage first")
-        require_same_backbone(self.weights, self.network)
+        architecture: dict[str, Any] = self.network.architecture  # type: ignore[assignment]
+        require_architecture(self.weights, architecture)
         self.load_report = load_backbone(self.weights, self.network)
         print_log(f"{self.weights}: {len(self.load_report.matched)} tensors loaded", logger="current")
 
@@ -159,24 +158,3 @@ def _genotype_or_name(network: str | Mapping[str, Any]) -> str | Genotype:
     if isinstance(network, Mapping):
         return Genotype.from_dict(dict(network))
     return Genotype.load(network) if network.endswith(".json") else network
-
-
-def require_same_backbone(path: str | Path, network: nn.Module) -> None:
-    """Stop if the weight file's header describes another backbone than ``network``.
-
-    Names and shapes of the tensors alone do not tell, for example, two gradient estimators apart.
-    """
-    theirs, ours = (_flat(a) for a in (read_header(path)["architecture"], network.architecture))
-    differing = [
-        f"{key}: {theirs.get(key)!r} in the file, {ours.get(key)!r} wanted"
-        for key in sorted(theirs.keys() | ours.keys())
-        if theirs.get(key) != ours.get(key) and key.split(".")[-1] not in HEAD_SETTINGS
-    ]
-    if differing:
-        raise InputError("weights of another backbone: " + "; ".join(differing[:5]), where=path)
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}".strip(".")).items()}

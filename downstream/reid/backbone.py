@@ -13,7 +13,7 @@ from downstream.reid.compat import quiet, torchreid
 from search.errors import InputError
 from search.genotype import Genotype
 from search.style import Form, OperationStyle
-from search.weights import LoadReport, load_backbone, read_header
+from search.weights import HEAD_SETTINGS, LoadReport, load_backbone, require_architecture
 
 ZOO_PREFIX = "osnet_"
 
@@ -114,10 +114,7 @@ def pretrained_backbone(spec: BackboneSpec, weights: str | Path) -> tuple[nn.Mod
     if spec.zoo:
         raise InputError(f"{spec.network} has no weights of ours", allowed="reid.pretrained: false")
     wanted: dict[str, Any] = build_backbone(replace(spec, last_stride=2)).architecture  # type: ignore[assignment]
-    found = read_header(weights)["architecture"]
-    differing = _differences(wanted, found)
-    if differing:
-        raise InputError(f"these weights are of another network: {'; '.join(differing)}", where=weights)
+    found = require_architecture(weights, wanted, _free)
     changes = {"classes": 1, "last_stride": spec.last_stride}
     if found["kind"] == "genotype":
         found = {**found, "config": {**found["config"], **changes, "auxiliary": False}}
@@ -127,20 +124,9 @@ def pretrained_backbone(spec: BackboneSpec, weights: str | Path) -> tuple[nn.Mod
     return backbone, load_backbone(weights, backbone)
 
 
-# What the header decides alone: heads differ from task to task, the style is a matter of the training.
-_FREE = ("classes", "auxiliary", "last_stride", "name", "source")
-_STYLE = ("form", "binary")
-
-
-def _differences(wanted: dict[str, Any], found: dict[str, Any], prefix: str = "") -> list[str]:
-    """Where two architectures differ, as ``key: wanted != found``; only what :data:`_FREE` leaves fixed."""
-    lines: list[str] = []
-    for key in _STYLE if prefix == "config.style." else [key for key in wanted if key not in _FREE]:
-        ours, theirs = wanted.get(key), found.get(key)
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            lines += _differences(ours, theirs, f"{prefix}{key}.")
-        elif ours != theirs:
-            lines.append(
-                f"{prefix}{key} {theirs}, not {ours}" if len(f"{ours}{theirs}") < 60 else f"{prefix}{key}"
-            )
-    return lines
+def _free(key: str) -> bool:
+    """What the header decides alone: heads differ from task to task, the style is a matter of the training."""
+    *above, last = key.split(".")
+    if above[-1:] == ["style"]:
+        return last not in ("form", "binary")
+    return last in (*HEAD_SETTINGS, "last_stride")

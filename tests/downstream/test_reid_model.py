@@ -115,10 +115,13 @@ def test_registered_with_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (BackboneSpec("DARTS_V2", "1bit", channels=8, cells=3), "config.channels 4, not 8"),
-        (BackboneSpec("DARTS_V2", "real", channels=4, cells=3), "config.style.binary True, not False"),
+        (BackboneSpec("DARTS_V2", "1bit", channels=8, cells=3), "config.channels: 4 in the file, 8 wanted"),
+        (
+            BackboneSpec("DARTS_V2", "real", channels=4, cells=3),
+            "config.style.binary: True in the file, False wanted",
+        ),
         (BackboneSpec("DARTS_V1", "1bit", channels=4, cells=3), "genotype.normal"),
-        (BackboneSpec("resnet-18", "1bit", channels=4), "kind genotype, not handmade"),
+        (BackboneSpec("resnet-18", "1bit", channels=4), "kind: 'genotype' in the file, 'handmade' wanted"),
     ],
 )
 def test_weights_of_another_network(tmp_path: Path, spec: BackboneSpec, message: str) -> None:

@@ -158,7 +158,7 @@ def test_pretrained_starts_from_the_retrained_weights(
     assert f"{len(tensors)} tensors matched, 0 missing" in capsys.readouterr().err
     save_weights(weights, build("PC_DARTS_cifar", channels=8, cells=3, classes=5, stem="imagenet"))
     with pytest.raises(
-        InputError, match="weights of another backbone: config.channels: 8 in the file, 4 wanted"
+        InputError, match="weights are of another network: config.channels: 8 in the file, 4 wanted"
     ):
         call(monkeypatch, *arguments)
 

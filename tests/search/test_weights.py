@@ -16,6 +16,7 @@ from search.weights import (
     load_backbone,
     load_weights,
     read_header,
+    require_architecture,
     save_weights,
 )
 
@@ -108,3 +109,17 @@ def test_headers_and_tensors_that_do_not_fit(tmp_path: Path) -> None:
         load_network(path)
     save_file({"a": torch.zeros(2)}, path)
     assert not has_architecture(path)
+
+
+def test_the_same_tensors_of_another_network_are_refused(tmp_path: Path) -> None:
+    """Shapes do not tell two gradient estimators apart, the header does; heads may differ."""
+    save_weights(tmp_path / "w.safetensors", network())
+    wanted = network(classes=9).architecture
+    assert require_architecture(tmp_path / "w.safetensors", wanted) == network().architecture
+    style = {**wanted["config"]["style"], "estimator": "ste"}
+    other = {**wanted, "config": {**wanted["config"], "style": style}}
+    with pytest.raises(InputError, match="config.style.estimator: 'bireal' in the file, 'ste' wanted"):
+        require_architecture(tmp_path / "w.safetensors", other)
+    require_architecture(
+        tmp_path / "w.safetensors", other, lambda key: "style" in key or key.endswith("classes")
+    )
