@@ -51,7 +51,7 @@ packed_plan *packed_prepare(const int32_t *operations, int count, const int32_t 
 /* Run images of (count, channels, height, width); outputs[i] gets count maps of the i-th wanted value. */
 void packed_run(packed_plan *plan, const float *images, int count, float *const *outputs);
 
-/* As packed_run on one image; seconds gets the time of every operation. */
+/* As packed_run on one image; seconds gets the processor time of every operation. */
 void packed_profile(packed_plan *plan, const float *image, double *seconds);
 
 /* Channels, height and width of a value; zeros where it is not computed for the wanted outputs. */
