@@ -54,7 +54,11 @@ class Packed:
     """
 
     def __init__(
-        self, program: Program, architecture: dict[str, Any], architecture_hash: str, variant: str | None = None
+        self,
+        program: Program,
+        architecture: dict[str, Any],
+        architecture_hash: str,
+        variant: str | None = None,
     ) -> None:
         self.program = program
         self.architecture = architecture
@@ -139,7 +143,9 @@ class _Plan:
         if unknown:
             raise InputError(f"no output {unknown[0]!r}", allowed=", ".join(program.outputs))
         wanted = np.array([program.outputs[name] for name in names], dtype=np.int32)
-        pointers = (ctypes.c_void_p * len(program.tensors))(*(array.ctypes.data for _, array in program.tensors))
+        pointers = (ctypes.c_void_p * len(program.tensors))(
+            *(array.ctypes.data for _, array in program.tensors)
+        )
         message = ctypes.create_string_buffer(MESSAGE_BYTES)
         self.handle = native.packed_prepare(
             program.operations.ctypes.data,

@@ -123,7 +123,9 @@ def _expect(condition: bool, otherwise: str) -> None:
 
 def _check_value(value: dict[str, int], values: list[dict[str, int]]) -> None:
     _expect(value["kind"] in (0, 1, 2) and 0 < value["channels"] < 2**20, "a value is of no known kind")
-    _expect(0 < value["parts"] and value["channels"] % value["parts"] == 0, "channels do not divide into groups")
+    _expect(
+        value["parts"] > 0 and value["channels"] % value["parts"] == 0, "channels do not divide into groups"
+    )
     _expect(0 <= value["border"] < 2**10 and value["fill"] in (-1, 0, 1), "a border is out of range")
     _expect(value["kind"] != 0 or value["border"] == 0, "a map has a border")
     _expect(-1 <= value["parent"] < len(values), "a part of no value")
@@ -138,11 +140,14 @@ def _check_row(
 ) -> None:
     """One operation: reads what is made, and has tensors of the sizes that its code reads."""
     _expect(row["code"] in CODES.values(), f"operation {row['code']} is unknown")
-    _expect(row["input"] in made and (row["addend"] == -1 or row["addend"] in made), "reads what is not computed")
+    _expect(
+        row["input"] in made and (row["addend"] == -1 or row["addend"] in made), "reads what is not computed"
+    )
     _expect(0 < row["output"] < len(values), "an output is out of range")
     source, target = values[row["input"]], values[row["output"]]
     _expect(0 < row["kernel"] <= 31 and 0 < row["stride"] <= 16, "a window is out of range")
-    _expect(0 < row["dilation"] <= 64 and 0 <= row["padding"] <= 2**10 and row["groups"] > 0, "a window is out of range")
+    _expect(0 < row["dilation"] <= 64 and row["groups"] > 0, "a window is out of range")
+    _expect(0 <= row["padding"] <= 2**10, "a padding is out of range")
     kind = next(name for name, code in CODES.items() if code == row["code"])
     _check_kinds(kind, row, source, target)
     if row["addend"] >= 0:
@@ -184,7 +189,10 @@ def _check_kinds(kind: str, row: dict[str, int], source: dict[str, int], target:
     if kind in ("binary", "depthwise"):
         _expect(row["padding"] <= source["border"], "pads more than its input's border")
     if kind == "shift":
-        _expect(source["kind"] == target["kind"] and source["parts"] == target["parts"], "a shift changes its kind")
+        _expect(
+            source["kind"] == target["kind"] and source["parts"] == target["parts"],
+            "a shift changes its kind",
+        )
 
 
 def _needed(

@@ -23,7 +23,9 @@ def lower(graph: Graph) -> tuple[Operations, dict[str, Operation]]:
     """
     operations, outputs = _Builder(graph).build()
     if not any(made.kind in ("binary", "depthwise") for made in operations):
-        raise InputError("the network has no layer with 1-bit weights and inputs, so there is nothing to pack")
+        raise InputError(
+            "the network has no layer with 1-bit weights and inputs, so there is nothing to pack"
+        )
     for rewrite in (_through_cats, _merge_channels, _fold_thresholds, _fold_signs, _fold_epilogues):
         operations, outputs = rewrite(operations, outputs)
     return operations, outputs
@@ -88,7 +90,9 @@ class _Builder:
         if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
             counted = isinstance(layer, nn.AvgPool2d) and layer.count_include_pad and layer.padding != 0
             if counted or (isinstance(layer, nn.MaxPool2d) and layer.dilation != 1):
-                raise InputError("a pool that counts its padding or is dilated cannot be packed", where=node.name)
+                raise InputError(
+                    "a pool that counts its padding or is dilated cannot be packed", where=node.name
+                )
             settings = pool_settings(layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode)
             return self._pool(node, source, settings)
         if isinstance(layer, Zero):
@@ -100,9 +104,7 @@ class _Builder:
         made = convolution(layer, name, source)
         if made.kind == "real":
             if relu_of(layer):
-                made.inputs = [
-                    self._channel(name, source, Step("slope", (torch.zeros(source.channels),)))
-                ]
+                made.inputs = [self._channel(name, source, Step("slope", (torch.zeros(source.channels),)))]
             return self._add(made)
         assert isinstance(layer, QuantConv2d)
         storage = "planes" if made.kind == "depthwise" else "words"
@@ -188,7 +190,8 @@ def _through_cats(operations: Operations, outputs: dict[str, Operation]) -> Rewr
 
 def _merge_channels(operations: Operations, outputs: dict[str, Operation]) -> Rewritten:
     """Steps that follow each other and are read by nobody else become one operation."""
-    users, by = _users(operations, outputs), {}
+    users = _users(operations, outputs)
+    by: dict[int, Operation] = {}
     for made in operations:
         if made.kind != "channel" or made.addend is not None:
             continue
@@ -208,10 +211,12 @@ def _fold_thresholds(operations: Operations, outputs: dict[str, Operation]) -> R
     for made in operations:
         if made.kind not in ("binary", "depthwise"):
             continue
-        steps, last = [], made
-        if len(users[id(made)]) == 1 and (follower := users[id(made)][0]) is not None:
-            if follower.kind == "channel" and follower.addend is None:
-                steps, last = follower.steps, follower
+        steps: list[Step] = []
+        last = follower = made
+        if len(users[id(made)]) == 1:
+            follower = users[id(made)][0] or made
+        if follower.kind == "channel" and follower.addend is None:
+            steps, last = follower.steps, follower
         signs = [user for user in users[id(last)] if user is not None and user.kind == "sign"]
         if len(signs) != 1 or len(users[id(last)]) != 1:
             continue
@@ -242,7 +247,10 @@ def _fold_signs(operations: Operations, outputs: dict[str, Operation]) -> Rewrit
         scale, bias = step.affine() if step.kind == "norm" else (None, to_floats(step.tensors[0]))
         for reader in readers:
             assert reader is not None
-            reader.arrays = {"bias": bias, "scale": to_floats(torch.ones(made.channels)) if scale is None else scale}
+            reader.arrays = {
+                "bias": bias,
+                "scale": to_floats(torch.ones(made.channels)) if scale is None else scale,
+            }
         by[id(made)] = made.inputs[0]
     return _replace(operations, outputs, by)
 
@@ -295,8 +303,8 @@ def _fold_epilogues(operations: Operations, outputs: dict[str, Operation]) -> Re
             continue
         if made.addend is not None:
             first, second = now(made.inputs[0]), now(made.addend)
-            pairs = sorted(((first, made.inputs[0], second), (second, made.addend, first)), key=lambda p: -order[id(p[0])])
-            late, source, early = pairs[0]
+            pairs = [(first, made.inputs[0], second), (second, made.addend, first)]
+            late, source, early = max(pairs, key=lambda pair: order[id(pair[0])])
             if host(source) is late and late is not early and _position(late) < 1:
                 late.addend = early
                 by[id(made)] = late

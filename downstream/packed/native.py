@@ -16,10 +16,12 @@ VPOPCNT = Variant(
     (*AVX512.flags, "-mavx512vpopcntdq"),
     AVX512.features | {"avx512_vpopcntdq"},
 )
+_CODE = ("plan", "rows", "sign", "popcount", "binary", "depthwise", "real", "pool")
+_HEADERS = ("packed", "plan", "popcount", "emit")
 LIBRARY = Library(
     "packed",
-    tuple(SOURCES / f"{name}.c" for name in ("plan", "rows", "sign", "popcount", "binary", "depthwise", "real", "pool")),
-    tuple(SOURCES / f"{name}.h" for name in ("packed", "plan", "popcount", "emit")),
+    tuple(SOURCES / f"{name}.c" for name in _CODE),
+    tuple(SOURCES / f"{name}.h" for name in _HEADERS),
     (VPOPCNT, AVX512, AVX2, PORTABLE),
 )
 """The packed networks' kernels; all variants compute the same bits."""
@@ -70,5 +72,7 @@ def _variant(name: str | None) -> Variant:
     if name is None:
         name = runnable_variants()[0]
     if name not in runnable_variants():
-        raise InputError(f"{name!r} is no instruction set of this CPU", allowed=", ".join(runnable_variants()))
+        raise InputError(
+            f"{name!r} is no instruction set of this CPU", allowed=", ".join(runnable_variants())
+        )
     return next(variant for variant in LIBRARY.variants if variant.name == name)

@@ -78,7 +78,7 @@ class Program:
 
 
 def pack_bits(signs: NDArray[Any]) -> NDArray[np.uint64]:
-    """Words of 64 bits along the last axis: bit i of word w is 1 where entry 64 w + i is positive; unused bits are 0."""
+    """Words of 64 bits along the last axis: bit i of word w is 1 where entry 64 w + i is positive, else 0."""
     bits = np.packbits(signs > 0, axis=-1, bitorder="little")
     words = -(-signs.shape[-1] // WORD)
     padded = np.zeros((*signs.shape[:-1], 8 * words), dtype=np.uint8)

@@ -67,7 +67,8 @@ def step_of(layer: nn.Module, name: str, channels: int) -> Step:
     if isinstance(layer, nn.BatchNorm2d):
         if layer.running_mean is None or layer.running_var is None:
             raise InputError(
-                "batch norm without running statistics depends on the batch, so it cannot be packed", where=name
+                "batch norm without running statistics depends on the batch, so it cannot be packed",
+                where=name,
             )
         ones, zeros = torch.ones(channels), torch.zeros(channels)
         weight = ones if layer.weight is None else layer.weight

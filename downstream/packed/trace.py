@@ -91,7 +91,9 @@ class _Recorder(TorchFunctionMode):
             raise InputError("reads a tensor that is not computed from the image", where=self.callers[-1])
         return self.kept[id(tensor)][1]
 
-    def record(self, kind: str, name: str, inputs: tuple[Node, ...], out: Tensor, settings: Any = ()) -> Tensor:
+    def record(
+        self, kind: str, name: str, inputs: tuple[Node, ...], out: Tensor, settings: Any = ()
+    ) -> Tensor:
         key = (kind, name if kind == "layer" else "", tuple(map(id, inputs)), settings)
         if key not in self.known:
             self.known[key] = Node(kind, name, inputs, tuple(out.shape[1:]), settings)
@@ -138,10 +140,17 @@ def _pair(value: Any) -> int:
 
 def pool_settings(kernel: Any, stride: Any, padding: Any, ceil_mode: Any) -> tuple[int, int, int, int]:
     """Window, stride, padding, ceil mode of a square pool; -1 for what is not square."""
-    return _pair(kernel), _pair(kernel if stride in (None, ()) else stride), _pair(padding), int(bool(ceil_mode))
+    return (
+        _pair(kernel),
+        _pair(kernel if stride in (None, ()) else stride),
+        _pair(padding),
+        int(bool(ceil_mode)),
+    )
 
 
-def _max(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, **more: Any) -> Call:
+def _max(
+    x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, **more: Any
+) -> Call:
     settings = pool_settings(kernel_size, stride, padding, more.get("ceil_mode", False))
     return ("max" if _pair(dilation) == 1 else "resize"), (x,), settings
 
@@ -161,7 +170,11 @@ def _average(
 
 
 def _adaptive(x: Any, output_size: Any) -> Call:
-    return ("mean" if _pair(output_size) == 1 else "resize"), (x,), (() if _pair(output_size) == 1 else (output_size,))
+    return (
+        ("mean" if _pair(output_size) == 1 else "resize"),
+        (x,),
+        (() if _pair(output_size) == 1 else (output_size,)),
+    )
 
 
 def _slice(x: Any, index: Any) -> Call:
@@ -208,7 +221,8 @@ def trace(network: nn.Module, size: tuple[int, int]) -> Graph:
         InputError: If a layer or function has no packed form; the message names it.
     """
     twin = copy.deepcopy(network).to("meta").eval()
-    image = torch.empty(1, 3, *size, device="meta")
+    channels = next((m.in_channels for m in twin.modules() if isinstance(m, nn.Conv2d)), 3)
+    image = torch.empty(1, channels, *size, device="meta")
     recorder = _Recorder(image)
     graph = Graph(layers=dict(network.named_modules()))
     for name, module in twin.named_modules():
