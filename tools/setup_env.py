@@ -134,7 +134,13 @@ def main() -> None:
         # mmdet's own programs import mmcv's operators before they read any of our files
         operators = [str(python), "-m", "downstream.detection.operators", "--persist"]
         subprocess.run(operators, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-        kernels = [str(python), "-m", "search.kernels.build", "search.kernels.native", "downstream.packed.native"]
+        kernels = [
+            str(python),
+            "-m",
+            "search.kernels.build",
+            "search.kernels.native",
+            "downstream.packed.native",
+        ]
         subprocess.run(kernels, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
         subprocess.run([str(python), "-m", "pip", "check"], check=True, stdout=subprocess.DEVNULL)
     except subprocess.CalledProcessError as error:
