@@ -30,7 +30,7 @@ from pipelines.provenance import cpu_name
 from pipelines.stage import run
 from search.errors import InputError
 from search.network import Stem
-from search.operations import Form
+from search.style import Form
 
 Size = tuple[int, int]
 LARGEST = 4096

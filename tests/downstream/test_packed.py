@@ -165,8 +165,8 @@ def test_every_instruction_set_and_thread_gives_the_same_bits(name: str, tmp_pat
 @pytest.mark.parametrize("name", ["found", "bi-real-18"])
 def test_a_trained_network_on_test_images(name: str) -> None:
     network = build(**{**NETWORKS[name], "stem": "cifar", "classes": 10})
-    _train(network.train(), *_cifar10("train", 1280))
-    x, y = _cifar10("test", 400)
+    _train(network.train(), *_cifar10("train", 768))
+    x, y = _cifar10("test", 300)
     packed = pack(network.eval())
     with torch.no_grad():
         plain = torch.cat([network(part) for part in x.split(100)])
