@@ -26,7 +26,7 @@ from pipelines.results.level import CITED
 from pipelines.results.pictures import slug
 from pipelines.results.readme import readme
 from pipelines.results.records import Library, read_records
-from pipelines.results.render import GENERATED, latex, markdown, markdown_table
+from pipelines.results.render import GENERATED, latex, markdown, markdown_table, plain
 from pipelines.results.rows import table_rows
 from pipelines.results.views import views
 from pipelines.stage import output_folder, run
@@ -69,7 +69,7 @@ def build(results: Path = RESULTS) -> None:
 
 def claims_markdown(cases: Sequence[Case]) -> str:
     """The claims as a Markdown page: the verdicts, then what decides each."""
-    verdicts = [[c.claim.claim, c.verdict, c.where or "–", "; ".join(c.tests)] for c in cases]
+    verdicts = [[c.claim.claim, c.verdict, plain(c.where) or "–", "; ".join(c.tests)] for c in cases]
     how = {c.claim.claim: [c.claim.claim, c.claim.statistic, c.needs, c.claim.source] for c in cases}
     parts = [
         "# Claims",

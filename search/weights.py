@@ -19,7 +19,10 @@ from torch import Tensor, nn
 
 from search.errors import InputError
 from search.files import atomic, sha256_json
+from search.versions import KEY, Step, newest, upgrade
 
+STEPS: tuple[Step, ...] = (lambda header: header,)
+"""Versions of the header: version 1 did not state its version, which is all that version 2 added."""
 HEADS = ("classifier.", "auxiliary.")
 """Modules that belong to the classes of one data set, not to the backbone."""
 
@@ -33,6 +36,7 @@ def save_weights(path: str | Path, model: nn.Module, extra: Mapping[str, str] | 
         extra: Further text for the header (training task, commit).
     """
     header = {
+        KEY: str(newest(STEPS)),
         "architecture": json.dumps(model.architecture, sort_keys=True),
         "architecture_hash": str(model.architecture_hash),
         **(extra or {}),
@@ -54,7 +58,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
         header["architecture"] = json.loads(header["architecture"])
     except json.JSONDecodeError as error:
         raise InputError(f"the architecture in its header is not valid JSON ({error})", where=path) from None
-    return header
+    stated = header.get(KEY, "1")
+    return upgrade({**header, KEY: int(stated) if stated.isdigit() else stated}, STEPS, path)
 
 
 def has_architecture(path: str | Path) -> bool:

@@ -63,6 +63,14 @@ def _names(stage: str) -> Columns:
             lambda g: g.first.form,
         ),
         Column(
+            "block",
+            "settings of search.style.BlockSettings in which its blocks differ from the form's own and a twin Parent",
+            lambda g: g.block,
+            "block",
+            2.5,
+            filled=True,
+        ),
+        Column(
             "wa",
             "bits of weights/activations; 1/1 + 1/32: some layers have real activations"
             + ("; of the backbone" if detect else ""),
@@ -342,7 +350,7 @@ CITED_COSTS = {
     "flops_M": (23, "FLOPs M", "FLOPs in millions"),
     "memory_MB": (28, "MB", "memory in MB, as printed"),
     "search_cost": (
-        29,
+        30,
         "search cost (no unit given)",
         "search cost as printed; the source at hand gives no unit",
     ),
@@ -375,25 +383,33 @@ def _literature(name: str, metrics: tuple[Metric, ...]) -> Columns:
         for key in (key for key in COSTS if key not in CITED_COSTS):
             head, doc = COSTS[key]
             found.append(_cited(f"paper_{key}", f"literature: {doc}", key, head, COUNTED_PLACES[key]))
-        found.append(_cited("paper_params", "literature: number of parameters", "params"))
+    if name in ("cost", "classification"):
+        main = 29 if name == "classification" else 0
+        doc = "literature: number of parameters"
+        found.append(_cited("paper_params", doc, "params", "parameters", main))
     found.append(_cited("source", "where the literature's numbers are printed", "source"))
     found.append(_cited("note", "what to know before comparing", "note"))
     return tuple(found)
 
 
+def _shown_alone(name: str) -> Columns:
+    """The metrics that name this table, each in a column of its own."""
+    found = (m for m in METRICS.values() if m.table == name)
+    return tuple(
+        replace(_averaged(m.key, f"{m.doc}; mean", m.head, 80 + place / 100, digits=3), filled=True)
+        for place, m in enumerate(found)
+    )
+
+
 def _standard(name: str, title: str, stage: str, metrics: str, about: str, extra: Columns) -> Table:
     measures = chosen(metrics)
-    further = tuple(
-        replace(_averaged(m.key, f"{m.doc}, mean", m.head, 70 + place, digits=2), filled=True)
-        for place, m in enumerate(m for m in METRICS.values() if m.table == name)
-    )
     columns = (
         *_names(stage),
         *_metrics(measures),
         *_counts(stage, measures),
         *_costs(stage),
         *extra,
-        *further,
+        *_shown_alone(name),
         *(SEARCH_COST if stage not in ("search", "cost") else ()),
         *ORIGIN,
         *_literature(name, measures),
@@ -401,6 +417,38 @@ def _standard(name: str, title: str, stage: str, metrics: str, about: str, extra
     return Table(name, title, stage, about, columns, measures)
 
 
+def _noise(group: Group) -> tuple[str, ...] | None:
+    """The diagnoses by which a search is noise; None where nothing was recorded."""
+    found = (
+        (m, group.metric(m.key)) for m in METRICS.values() if m.table == "signal" and m.noise is not None
+    )
+    known = [(m, value) for m, value in found if value is not None]
+    return (tuple(m.head for m, value in known if m.is_noise(value)) or ("nothing",)) if known else None
+
+
+def _levels() -> str:
+    """From which value on each diagnosis says that a search is noise."""
+    found = [m for m in METRICS.values() if m.table == "signal" and m.noise is not None]
+    return "; ".join(
+        f"{m.head} {'at or above' if m.better == 'down' else 'at or below'} {m.noise:g}" for m in found
+    )
+
+
+SIGNAL = Table(
+    "signal",
+    "Does it search?",
+    "search",
+    "Whether what a search went by is more than chance, and whether it trained what it says. A run is noise by one of "
+    f"these at these levels: {_levels()}. A diagnosis that a method has not, or that older code did not record, is "
+    "left empty.",
+    (
+        *_names("search"),
+        *_counts("search", ()),
+        *_shown_alone("signal"),
+        Column("noise", "diagnoses by which the run is noise", _noise, "this run is noise by", 89, join=", "),
+        *ORIGIN,
+    ),
+)
 TABLES = (
     _standard(
         "search",
@@ -411,6 +459,7 @@ TABLES = (
         "weight-sharing networks: it ranks nothing across methods, the retrained accuracy does.",
         SEARCHED,
     ),
+    SIGNAL,
     _standard(
         "classification",
         "Classification",

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from pipelines.results.defaults import BLOCK
 from pipelines.results.level import level
 from pipelines.results.literature import counterpart, dataset_names
 from pipelines.results.metrics import METRICS
 from pipelines.results.records import Library
-from pipelines.results.run import DetectRun, Run, SearchRun, Totals
+from pipelines.results.run import DetectRun, ReidRun, Run, SearchRun, Totals
+from pipelines.results.variants import changes
 from search.genotype import Collapse, collapse
 
 
@@ -64,9 +66,18 @@ class Group:
         """How much the row may claim."""
         return level(self.runs, self.library)
 
+    @property
+    def block(self) -> str | None:
+        """In which settings its blocks, or those of its weights, differ from those of the first records."""
+        found = self.first.block
+        if found is None and isinstance(self.first, DetectRun | ReidRun):
+            backbone = self.library.backbone_of(self.first)
+            found = backbone.block if backbone else None
+        return changes(found, BLOCK) or None if found else None
+
     def metric(self, key: str) -> float | None:
         """The mean of a metric, as exact as it is read."""
-        digits = 1 if METRICS[key].table == "" else 4
+        digits = 6 if METRICS[key].table else 1
         return mean((run.metrics.get(key) for run in self.runs), digits)
 
     def percent(self, key: str, what: str = "mean") -> float | None:

@@ -4,45 +4,62 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
+from pydantic import ValidationError
 
 from search.errors import InputError
+from search.settings import Settings
 
 FILE = Path(__file__).parent.parent / "literature.yaml"
-KNOWN = frozenset(
-    (
-        "id",
-        "table",
-        "name",
-        "method",
-        "primary",
-        "task",
-        "dataset",
-        "wa",
-        "source",
-        "status",
-        "note",
-        "search_cost",
-        "memory_MB",
-        "mbit",
-        "params",
-        "accuracy",
-        "top5",
-        "map50",
-        "map",
-        "rank1",
-        "bops_M",
-        "flops_M",
-        "ops_M",
-        "w1a32_macs_M",
-        "ops_strict_M",
-        "ops_generous_M",
-    )
-)
-REQUIRED = ("id", "table", "name", "task", "dataset", "wa", "source", "status")
-WIDTHS = ("1/1", "1/32", "32/32", "1/?", "1/1 + 1/32")
+Printed = int | float | None
+"""A number as printed, or none."""
+
+
+class Cited(Settings):
+    """A row of literature.yaml: what one source prints of one network.
+
+    Attributes:
+        method: The suite's name of the same method or network, where it has one.
+        primary: Whether it is the row of its method and task that stands beside ours.
+        same: The id of another row of the same network, by another source.
+        error, error5: Top-1 and top-5 error in percent, where the source prints no accuracy.
+    """
+
+    id: str
+    table: Literal["search", "classification", "detection", "reid", "cost"]
+    name: str
+    method: str | None = None
+    primary: bool = False
+    task: str
+    dataset: str
+    wa: Literal["1/1", "1/32", "32/32", "1/?", "1/1 + 1/32"]
+    source: str
+    status: Literal["cited"]
+    note: str | None = None
+    same: str | None = None
+    error: Printed = None
+    error5: Printed = None
+    accuracy: Printed = None
+    top5: Printed = None
+    map50: Printed = None
+    map: Printed = None
+    rank1: Printed = None
+    search_cost: Printed = None
+    memory_MB: Printed = None
+    mbit: Printed = None
+    params: Printed = None
+    bops_M: Printed = None
+    flops_M: Printed = None
+    ops_M: Printed = None
+    w1a32_macs_M: Printed = None
+    ops_strict_M: Printed = None
+    ops_generous_M: Printed = None
+
+
+DISPUTED = {"accuracy": "top-1 %", "top5": "top-5 %", "search_cost": "search cost"}
+"""Numbers that sources may print differently of one network."""
 
 
 @cache
@@ -63,36 +80,52 @@ def dataset_names() -> dict[str, str]:
 
 @cache
 def literature(path: Path = FILE) -> tuple[dict[str, Any], ...]:
-    """The cited rows in file order, each with its source written out.
+    """The cited rows in file order, each with its source written out and with what other sources print instead.
 
     Raises:
         InputError: Naming the row that has no source, another status than cited, or an unknown key.
     """
     data = _data(path)
-    rows = []
-    for row in data["rows"]:
-        _check(row, data["sources"], f"{path.name}, row {row.get('id')!r}")
-        rows.append({**row, "source": data["sources"][row["source"]]})
+    rows = [_row(row, data["sources"], f"{path.name}, row {row.get('id')!r}") for row in data["rows"]]
     identifiers = [row["id"] for row in rows]
-    for identifier in identifiers:
-        if identifiers.count(identifier) > 1:
-            raise InputError(f"the id {identifier!r} is used twice", where=path)
-    return tuple(rows)
+    for row in rows:
+        if identifiers.count(row["id"]) > 1:
+            raise InputError(f"the id {row['id']!r} is used twice", where=path)
+        if row.get("same", row["id"]) not in identifiers:
+            raise InputError(f"{row['id']!r} is the same as {row['same']!r}, which is no row", where=path)
+    return tuple(_with_conflicts(row, rows) for row in rows)
 
 
-def _check(row: dict[str, Any], sources: dict[str, str], where: str) -> None:
-    for key in REQUIRED:
-        if key not in row:
-            raise InputError(f"the key {key!r} is missing", where=where)
-    for key in row:
-        if key not in KNOWN:
-            raise InputError(f"unknown key {key!r}", where=where, allowed=", ".join(sorted(KNOWN)))
-    if row["status"] != "cited":
-        raise InputError(f"status {row['status']!r}", where=where, allowed="cited")
-    if row["source"] not in sources:
-        raise InputError(f"source {row['source']!r} is not listed", where=where, allowed=", ".join(sources))
-    if row["wa"] not in WIDTHS:
-        raise InputError(f"wa {row['wa']!r}", where=where, allowed=", ".join(WIDTHS))
+def _row(row: dict[str, Any], sources: dict[str, str], where: str) -> dict[str, Any]:
+    try:
+        found = Cited.model_validate(row).model_dump(exclude_defaults=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"][:1]))
+        raise InputError(f"{key} is {first['input']!r:.60}", where=where, allowed=first["msg"]) from None
+    if found["source"] not in sources:
+        raise InputError(f"source {found['source']!r} is not listed", where=where, allowed=", ".join(sources))
+    notes = [found["note"]] if "note" in found else []
+    for error_key, key in (("error", "accuracy"), ("error5", "top5")):
+        if error_key in found:
+            found[key] = round(100 - found[error_key], 2)
+            notes.append(f"{DISPUTED[key]} printed as an error of {found[error_key]:g}")
+    found |= {"note": "; ".join(notes)} if notes else {}
+    return {**found, "source": sources[found["source"]]}
+
+
+def _with_conflicts(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The row with a note on every number of it that another source prints differently."""
+    group = row.get("same", row["id"])
+    others = [other for other in rows if other.get("same", other["id"]) == group and other is not row]
+    words = [
+        f"{title} {other[key]:g} in {other['source']}"
+        for key, title in DISPUTED.items()
+        for other in others
+        if key in row and key in other and row[key] != other[key]
+    ]
+    notes = [row["note"]] if "note" in row else []
+    return row | ({"note": "; ".join([*notes, *dict.fromkeys(words)])} if words else {})
 
 
 def cited(table: str) -> list[dict[str, Any]]:

@@ -58,6 +58,13 @@ def _share(key: str, head: str, doc: str, paper: str | None = None, floor: str |
     return Metric(key, Unit.SHARE, "up", doc, head, paper, floor)
 
 
+def _diagnosis(
+    key: str, unit: Unit, better: str | None, head: str, doc: str, noise: float | None = None
+) -> Metric:
+    """Whether a search searches at all: a column of the table of that name."""
+    return Metric(key, unit, better, doc, head, noise=noise, table="signal")
+
+
 _UNTRAINED = "of the same detector before its first training step, percent"
 _RANDOM = "of the same network with random weights, percent"
 _ALL = (
@@ -100,76 +107,78 @@ _ALL = (
     Metric("images_per_second", Unit.RATE, "up", "images trained on in a second"),
     Metric("test_images_per_second", Unit.RATE, "up", "images evaluated in a second"),
     Metric("peak_memory_mib", Unit.MEMORY, "down", "peak memory"),
-    Metric(
+    _diagnosis(
         "signal_share",
         Unit.EXCESS,
         "up",
-        "1 - binomial noise of the validation half / observed variance of the operations' means",
         "signal",
-        noise=0.0,
+        "1 - binomial noise of the validation half / observed variance of the operations' means",
+        0.0,
     ),
-    Metric(
+    _diagnosis(
         "effect_share",
         Unit.EXCESS,
         "up",
-        "1 - variance between draws of one operation / observed variance of the operations' means",
         "effect",
-        noise=0.0,
+        "1 - variance between draws of one operation / observed variance of the operations' means",
+        0.0,
     ),
-    Metric(
+    _diagnosis(
         "sign_flip_share",
         Unit.SHARE,
         "up",
-        "share of the trained 1-bit weights that changed sign in an epoch, mean over the epochs",
         "sign flips",
-        noise=1e-4,
+        "share of the trained 1-bit weights that changed sign in an epoch, mean over the epochs",
+        1e-4,
     ),
-    Metric(
+    _diagnosis(
         "entropy_drop",
         Unit.NUMBER,
         "up",
-        "how far the mean entropy of an edge's mixing weights fell from that of equal weights, nats",
         "entropy drop",
-        noise=0.01,
+        "how far the mean entropy of an edge's mixing weights fell from that of equal weights, nats",
+        0.01,
     ),
-    Metric(
+    _diagnosis(
         "tie_share",
         Unit.SHARE,
         "down",
-        "share of the choices that make the genotype that equal scores left to a seeded draw",
         "ties",
-        noise=0.05,
+        "share of the choices that make the genotype that equal scores left to a seeded draw",
+        0.05,
     ),
-    Metric(
+    _diagnosis(
         "tangent_share",
         Unit.NUMBER,
         "up",
-        "norm of the tangent term over that of G in alphahat, mean over the Child's steps",
         "tangent",
-        noise=0.01,
+        "norm of the tangent term over that of G in alphahat, mean over the Child's steps",
+        0.01,
     ),
-    Metric(
+    _diagnosis(
         "reconstruction_share",
         Unit.NUMBER,
         None,
-        "norm of the reconstruction error's term over that of G in the 1-bit weights, mean over the Child's steps",
         "reconstruction",
+        "norm of the reconstruction error's term over that of G in the 1-bit weights, mean over the Child's steps",
     ),
-    Metric(
+    _diagnosis(
         "selection_change_share",
         Unit.SHARE,
         None,
-        "share of an epoch's operations whose selection for backtracking differs from the epoch before",
         "selection changes",
+        "share of an epoch's operations whose selection for backtracking differs from the epoch before",
     ),
-    Metric("psi_smallest", Unit.NUMBER, None, "smallest psi", "psi, smallest"),
-    Metric("psi_largest", Unit.NUMBER, None, "largest psi", "psi, largest"),
-    Metric(
+    _diagnosis(
+        "psi_smallest", Unit.NUMBER, None, "psi, smallest", "smallest psi of the decoupled optimisation"
+    ),
+    _diagnosis("psi_largest", Unit.NUMBER, None, "psi, largest", "largest psi of the decoupled optimisation"),
+    _diagnosis(
         "curvature_cosine",
         Unit.NUMBER,
         "up",
-        "cosine of the exact and the Gauss-Newton product of G's Hessian on the 1-bit Child, mean over the rounds",
         "curvature cosine",
+        "cosine of the exact and the Gauss-Newton product of G's Hessian on the 1-bit Child, mean over the rounds",
     ),
 )
 METRICS = {metric.key: metric for metric in _ALL}

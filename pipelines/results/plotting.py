@@ -27,6 +27,7 @@ FONT = "system-ui, 'DejaVu Sans', sans-serif"
 STYLE: Any = {
     "svg.hashsalt": SALT,
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
     "axes.titlesize": 9.5,

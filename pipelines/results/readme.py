@@ -9,7 +9,7 @@ from pipelines.results.level import MEANING
 from pipelines.results.literature import references
 from pipelines.results.pictures import Picture
 from pipelines.results.record_columns import HISTORY, OTHER, ROUNDS
-from pipelines.results.render import GENERATED, markdown_table
+from pipelines.results.render import GENERATED, markdown_table, plain
 
 HEAD = """# Results
 
@@ -76,7 +76,7 @@ def readme(pictures: list[Picture]) -> str:
     parts += ["## Columns of a record's rounds.csv", _columns(ROUNDS)]
     parts += ["## Sources", "\n".join(f"- {name}: {meaning}" for name, meaning in references().items())]
     if pictures:
-        rows = [(f"`figures/{p.name}.svg`", f"{p.title}. {p.caption}") for p in pictures]
+        rows = [(f"`figures/{p.name}.svg`", plain(f"{p.title}. {p.caption}")) for p in pictures]
         parts += ["## Figures", _table(("file", "what it shows"), rows)]
     return "\n\n".join(parts) + "\n"
 

@@ -54,7 +54,13 @@ def markdown(title: str, about: str, sections: Sequence[View]) -> str:
 
 
 def _markdown_view(view: View, columns: Sequence[Column]) -> str:
-    return markdown_table([c.head for c in columns], view.cells(columns), [c.numeric for c in columns])
+    cells = [[plain(cell) for cell in row] for row in view.cells(columns)]
+    return markdown_table([c.head for c in columns], cells, [c.numeric for c in columns])
+
+
+def plain(text: str) -> str:
+    """Text out of a record for a Markdown page: nothing in it is HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def escape(text: str) -> str:

@@ -273,6 +273,14 @@ class Run(_Part):
             return "other"
         return "stand-in" if self.data.stand_in else "paper" if self.data.name in dataset_names() else "other"
 
+    @property
+    def block(self) -> dict[str, Any] | None:
+        """What of a genotype's blocks its form leaves open; None: as in the weights it started from, or no genotype."""
+        params = with_defaults(self.params)
+        own = params.get("retrain", {}).get(self.task, {}).get("network", {})
+        part = params.get("space") or params.get("detection") or params.get("reid") or own
+        return part.get("block") if self.genotype_hash and isinstance(part, dict) else None
+
     @cached_property
     def settings(self) -> str:
         """Short hash of the settings that make this run the experiment it is (seeds and workers apart)."""

@@ -19,7 +19,8 @@ from pipelines.collect import collect
 from pipelines.report import telling
 from pipelines.results.columns import TABLES
 from pipelines.results.curves import KINDS, curves, table_columns
-from pipelines.results.pictures import series
+from pipelines.results.overview import largest_first
+from pipelines.results.pictures import Picture, series
 from pipelines.results.plotting import inline
 from pipelines.results.records import Library, read_records
 from pipelines.results.rows import table_rows
@@ -28,13 +29,19 @@ from pipelines.results.views import views
 from pipelines.tables import build
 from search.files import read_csv, read_json, write_json, write_text
 from tests.pipelines.results_records import (
+    genotype,
+    in_memory,
     write_campaign,
+    write_run,
     write_search,
     write_transfer,
+    write_variant,
 )
 
 ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+HOSTILE = '"><svg/onload=alert(1)> $x$ & more'
+"""A setting of a variant: tables and figures name the variant by it."""
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 
 
@@ -45,6 +52,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = write_campaign(top / "runs")
     path = runs / "reid/cp_nas-s0-1bit-s0/provenance.json"
     write_json(path, {**read_json(path), "cpu": "<script>document.title='x'</script>"})
+    params = {"space": {"cells": 5}, "method": {"cp_nas": {"rounds": HOSTILE}}}
+    write_variant(runs, "cp_nas_hostile", "cp_nas", 0, params, 0.5)
     collect(runs, top / "results/records", "quick")
     build(top / "results")
     return top / "results"
@@ -56,6 +65,7 @@ class _Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.ids: list[str] = []
+        self.attributes: set[str] = set()
         self.links: list[str] = []
         self.open: list[str] = []
         self.scripts = 0
@@ -63,6 +73,7 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note the element."""
         found = dict(attrs)
+        self.attributes |= set(found)
         self.ids += [found["id"]] if found.get("id") else []
         self.links += [value for key in ("href", "src", "xlink:href") if (value := found.get(key))]
         self.scripts += tag == "script"
@@ -108,9 +119,18 @@ def test_identifiers_are_unique_and_links_arrive(page: _Page) -> None:
 
 
 def test_records_cannot_put_code_into_the_page(page: _Page, results: Path) -> None:
-    """One script, ours; a record's text is text."""
+    """One script, ours; a record's text is text: in the page, its figures and the Markdown, in variants' names too."""
     text = (results / "report.html").read_text()
     assert page.scripts == 1
+    assert (
+        "<svg/onload" not in text
+        and "&lt;svg/onload=alert(1)&gt;" in text
+        and "onload" not in page.attributes
+    )
+    assert "<svg/onload" not in "".join(path.read_text() for path in results.glob("*.md"))
+    for path in (results / "figures").glob("*.svg"):
+        ElementTree.fromstring(path.read_text())
+        assert "<svg/onload" not in path.read_text()
     assert "<script>document.title" not in text and "&lt;script&gt;document.title" in text
 
 
@@ -291,6 +311,78 @@ def test_a_search_alone_gives_a_report(tmp_path: Path) -> None:
     build(tmp_path / "results")
     text = (tmp_path / "results/report.html").read_text()
     assert text.count("No runs are recorded for this table.") == 5 and "No retraining is recorded." in text
+
+
+def test_figures_with_most_retrained_networks_come_first() -> None:
+    """Whatever order they were drawn in; equal ones stay in it."""
+    runs = [
+        in_memory(name, {"stage": "retrain", "network": f"n{number}", "task": "cifar10"}, {}, {})
+        for name, count in (("few", 1), ("many", 3), ("some", 2))
+        for number in range(count)
+    ]
+    pictures = [Picture(name, "accuracy", "", "", name) for name in ("none", "few", "many", "some")]
+    found = largest_first(pictures, Library(tuple(runs)))
+    assert [picture.campaign for picture in found] == ["many", "some", "few", "none"]
+
+
+def test_a_campaign_without_found_networks(tmp_path: Path) -> None:
+    """Hand-made networks alone, retrained and on detection: every table and figure, claims undecided or not run."""
+    for place in range(3):
+        name = f"net-{place}"
+        metrics = {"accuracy": 0.4 + 0.1 * place, "top5": 0.9}
+        write_run(
+            tmp_path / "runs",
+            f"retrain/imagenet/{name}-1bit-s0",
+            network=name,
+            method=None,
+            task="imagenet",
+            form=None,
+            metrics=metrics,
+        )
+        write_run(
+            tmp_path / "runs",
+            f"detect/{name}-1bit-s0",
+            network=name,
+            method=None,
+            task="detection",
+            form=None,
+            metrics={"voc_map50": 0.2 + 0.1 * place},
+        )
+    collect(tmp_path / "runs", tmp_path / "results/records", "photos")
+    build(tmp_path / "results")
+    rows = read_csv(tmp_path / "results/claims.csv")
+    assert {row["verdict"] for row in rows} == {"undecided", "not run"}
+    assert [row["n"] for row in rows if row["verdict"] == "undecided"] == ["3"]
+    text = (tmp_path / "results/report.html").read_text()
+    assert text.count("No runs are recorded for this table.") == 5 and "photos, 6 runs" in text
+    ours = [row for row in read_csv(tmp_path / "results/classification.csv") if row["n"]]
+    assert [(row["variant"], row["searches"], row["form"]) for row in ours] == [("", "", "")] * 3
+
+
+def test_a_search_says_whether_it_is_noise(tmp_path: Path) -> None:
+    """Each diagnosis with its level, in words; nothing where none was recorded."""
+    for method, metrics in (
+        ("cp_nas", {"signal_share": -0.2, "tie_share": 0.5}),
+        ("random", {"tie_share": 0.0}),
+        ("darts", {}),
+    ):
+        write_run(
+            tmp_path / "x",
+            f"search/{method}-s0",
+            network=f"{method}-s0",
+            method=method,
+            task="cifar10",
+            found=genotype(method, 0),
+            metrics=metrics,
+            counted=False,
+        )
+    spec = next(spec for spec in TABLES if spec.name == "signal")
+    rows = table_rows(spec, Library(tuple(read_records(tmp_path))))
+    found = {row["variant"]: spec.rendered([row])[0]["noise"] for row in rows}
+    assert found == {"cp_nas": "signal, ties", "random": "nothing", "darts": None}
+    assert "signal at or below 0;" in spec.about and "ties at or above 0.05" in spec.about
+    (view,) = views(spec, rows)
+    assert [column.head for column in view.columns][3:] == ["signal", "ties", "this run is noise by", "level"]
 
 
 def _browser() -> str:

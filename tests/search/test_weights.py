@@ -123,3 +123,16 @@ def test_the_same_tensors_of_another_network_are_refused(tmp_path: Path) -> None
     require_architecture(
         tmp_path / "w.safetensors", other, lambda key: "style" in key or key.endswith("classes")
     )
+
+
+def test_versions_of_the_header(tmp_path: Path) -> None:
+    """Today's states its version, a file of before has none and is read, a newer one is refused in one line."""
+    save_weights(tmp_path / "now.safetensors", network())
+    assert read_header(tmp_path / "now.safetensors")["schema"] == 2
+    tensors = {"a": torch.zeros(2)}
+    header = {"architecture": "{}", "architecture_hash": "00"}
+    save_file(tensors, tmp_path / "old.safetensors", metadata=header)
+    assert read_header(tmp_path / "old.safetensors") == header | {"architecture": {}, "schema": 2}
+    save_file(tensors, tmp_path / "new.safetensors", metadata=header | {"schema": "3"})
+    with pytest.raises(InputError, match=r"new.safetensors: schema 3 is not a version that this code reads"):
+        read_header(tmp_path / "new.safetensors")
