@@ -18,12 +18,17 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from search.binary import binarise, estimate
 from search.depthwise import depthwise_conv2d
 from search.kernels import operators, plain
 from search.kernels.norms import Norm
 from search.kernels.operators import ESTIMATORS
 
 Maybe = Tensor | None
+
+
+Estimate = tuple[str, float]
+"""A gradient estimator's name and the half width of its window; see :func:`search.binary.estimate`."""
 
 
 def _proxy(x: Tensor, has_tangent: bool) -> Tensor:
@@ -35,8 +40,8 @@ def _proxy(x: Tensor, has_tangent: bool) -> Tensor:
 
 class _Signed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, estimator: str, has_tangent: bool) -> tuple[Tensor, Tensor]:
-        ctx.estimator = estimator
+    def forward(ctx: Any, x: Tensor, estimate: Estimate, has_tangent: bool) -> tuple[Tensor, Tensor]:
+        ctx.estimate = estimate
         ctx.save_for_backward(x)
         ctx.save_for_forward(x)
         planes = operators.planes(x)
@@ -45,23 +50,29 @@ class _Signed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        from search.binary import estimate
-
         (x,) = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return estimate(gradients[0], x, ctx.estimator), None, None
-        return operators.estimate(gradients[0].contiguous(), x, ESTIMATORS[ctx.estimator]), None, None
+            return estimate(gradients[0], x, *ctx.estimate), None, None
+        return _passed(gradients[0], x, ctx.estimate), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        return operators.estimate(tangents[0].contiguous(), x, ESTIMATORS[ctx.estimator]), None
+        return _passed(tangents[0], x, ctx.estimate), None
 
 
-def signed(x: Tensor, estimator: str) -> tuple[Tensor, Tensor]:
-    """The proxy and the planes of sign(x), x (N, C, H, W); the gradient passes by ``estimator``."""
-    has_tangent = forward_ad.unpack_dual(x).tangent is not None if forward_ad._current_level >= 0 else False
-    return _Signed.apply(x.contiguous(), estimator, has_tangent)
+def _passed(gradient: Tensor, x: Tensor, how: Estimate) -> Tensor:
+    return operators.estimate(gradient.contiguous(), x, ESTIMATORS[how[0]], how[1])
+
+
+def has_tangent(x: Tensor) -> bool:
+    """Whether ``x`` carries a tangent of forward mode."""
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None
+
+
+def signed(x: Tensor, how: Estimate) -> tuple[Tensor, Tensor]:
+    """The proxy and the planes of sign(x), x (N, C, H, W); the gradient passes by the estimator."""
+    return _Signed.apply(x.contiguous(), how, has_tangent(x))
 
 
 @dataclass(frozen=True)
@@ -71,14 +82,14 @@ class BlockPlan:
     Attributes:
         stride, dilation: Of the depthwise convolution, which keeps the size at stride 1.
         border: What it pads with: -1, 0 or 1.
-        estimator: Of the sign between the convolutions.
+        estimate: Of the sign between the convolutions.
         first, second: The norms.
     """
 
     stride: int
     dilation: int
     border: int
-    estimator: str
+    estimate: Estimate
     first: Norm
     second: Norm
 
@@ -128,8 +139,8 @@ class _Block(torch.autograd.Function):
         _, planes, w1, gamma1, _, w2, gamma2, _, inner, first, outer, second = ctx.saved_tensors
         g = gradients[0].contiguous()
         d2, affine2 = operators.norm_derivative(g, outer, second, plan.second.evaluate)
-        estimator = ESTIMATORS[plan.estimator]
-        z, in_w2, sums = operators.pointwise_gradients(g, outer, d2, inner, first, estimator, w2)
+        kind, window = ESTIMATORS[plan.estimate[0]], plan.estimate[1]
+        z, in_w2, sums = operators.pointwise_gradients(g, outer, d2, inner, first, kind, window, w2)
         d1, affine1 = operators.derivative_of_sums(first, sums, plan.first.evaluate)
         in_planes, in_w1 = operators.depthwise_gradients(
             z, inner, d1, planes, plan.border, w1, plan.stride, plan.dilation
@@ -145,7 +156,8 @@ class _Block(torch.autograd.Function):
         _, _, w1, _, _, w2, _, _, inner, first, outer, second = ctx.saved_tensors
         t = operators.depthwise_floats(tangents[0].contiguous(), w1, plan.stride, plan.dilation)
         d1, _ = operators.norm_derivative(t, inner, first, plan.first.evaluate)
-        t = operators.pointwise_floats(t, inner, d1, first, ESTIMATORS[plan.estimator], w2)
+        kind, window = ESTIMATORS[plan.estimate[0]], plan.estimate[1]
+        t = operators.pointwise_floats(t, inner, d1, first, kind, window, w2)
         d2, _ = operators.norm_derivative(t, outer, second, plan.second.evaluate)
         return operators.norm_apply(t, outer, d2)
 
@@ -188,17 +200,11 @@ def plain_block(
     plan: BlockPlan,
 ) -> Tensor:
     """:func:`block` in plain PyTorch."""
-    from search.binary import binarise
-
     x = proxy + planes.to(w1.dtype)
     normed, plus = plain_depthwise(x, w1, gamma1, bias1, plan)
-    return plain_pointwise(
-        plain.with_value(binarise(normed, plan.estimator), plus),  # type: ignore[arg-type]
-        w2,
-        gamma2,
-        bias2,
-        plan.second,
-    )  # type: ignore[arg-type]
+    name, window = plan.estimate
+    signs = plain.with_value(binarise(normed, name, window=window), plus)  # type: ignore[arg-type]
+    return plain_pointwise(signs, w2, gamma2, bias2, plan.second)
 
 
 def plain_depthwise(
@@ -253,7 +259,7 @@ class _Project(torch.autograd.Function):
         _, planes, weight, gamma, _, outer, record = ctx.saved_tensors
         g = gradients[0].contiguous()
         derivative, affine = operators.norm_derivative(g, outer, record, ctx.norm.evaluate)
-        in_planes, in_weight, _ = operators.pointwise_gradients(g, outer, derivative, planes, None, 0, weight)
+        in_planes, in_weight, _ = operators.pointwise_gradients(g, outer, derivative, planes, None, 0, 1.0, weight)
         return in_planes, None, in_weight, *_affine(affine, gamma), None
 
     @staticmethod
@@ -262,7 +268,7 @@ class _Project(torch.autograd.Function):
             inputs = list(ctx.saved_tensors[:5])
             return _pushed(partial(plain_project, norm=ctx.norm.again), inputs, tangents[:5])
         _, _, weight, _, _, outer, record = ctx.saved_tensors
-        t = operators.pointwise_floats(tangents[0].contiguous(), None, None, None, 0, weight)
+        t = operators.pointwise_floats(tangents[0].contiguous(), None, None, None, 0, 1.0, weight)
         derivative, _ = operators.norm_derivative(t, outer, record, ctx.norm.evaluate)
         return operators.norm_apply(t, outer, derivative)
 

@@ -56,11 +56,11 @@ def planes(x: Tensor) -> Tensor:
     return out
 
 
-@_operator("estimate(Tensor gradient, Tensor x, int estimator) -> Tensor")
-def estimate(gradient: Tensor, x: Tensor, estimator: int) -> Tensor:
+@_operator("estimate(Tensor gradient, Tensor x, int estimator, float window) -> Tensor")
+def estimate(gradient: Tensor, x: Tensor, estimator: int, window: float) -> Tensor:
     """The gradient through sign at ``x``, as :func:`search.binary.estimate` defines it."""
     out = torch.empty(x.shape)
-    library().estimate_gradient(address(gradient), address(x), x.numel(), estimator, address(out))
+    library().estimate_gradient(address(gradient), address(x), x.numel(), estimator, window, address(out))
     return out
 
 
@@ -256,7 +256,7 @@ def middle(record: Tensor) -> Tensor:
 
 @_operator(
     "pointwise_gradients(Tensor g, Tensor? v, Tensor? derivative, Tensor x, Tensor? record, int estimator, "
-    "Tensor weight) -> (Tensor, Tensor, Tensor)"
+    "float window, Tensor weight) -> (Tensor, Tensor, Tensor)"
 )
 def pointwise_gradients(
     g: Tensor,
@@ -265,6 +265,7 @@ def pointwise_gradients(
     x: Tensor,
     record: Tensor | None,
     estimator: int,
+    window: float,
     weight: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of a 1x1 convolution that a norm over ``v`` follows, and that reads ``x``, or sign(norm(x)).
@@ -288,6 +289,7 @@ def pointwise_gradients(
         KINDS[x.dtype],
         address(between),
         estimator,
+        window,
         address(weight),
         images,
         inputs,
@@ -302,7 +304,8 @@ def pointwise_gradients(
 
 
 @_operator(
-    "pointwise_floats(Tensor x, Tensor? v, Tensor? derivative, Tensor? record, int estimator, Tensor weight) -> Tensor"
+    "pointwise_floats(Tensor x, Tensor? v, Tensor? derivative, Tensor? record, int estimator, "
+    "float window, Tensor weight) -> Tensor"
 )
 def pointwise_floats(
     x: Tensor,
@@ -310,6 +313,7 @@ def pointwise_floats(
     derivative: Tensor | None,
     record: Tensor | None,
     estimator: int,
+    window: float,
     weight: Tensor,
 ) -> Tensor:
     """A 1x1 convolution of floats: of ``x``, or of a tangent ``x`` of ``v`` led through norm and sign."""
@@ -324,6 +328,7 @@ def pointwise_floats(
         address(derivative),
         address(between),
         estimator,
+        window,
         address(weight),
         images,
         inputs,
@@ -384,3 +389,33 @@ def depthwise_gradients(
         torch.get_num_threads(),
     )
     return out, in_weight
+
+
+@_operator("pool(Tensor x, int stride, bool average) -> (Tensor, Tensor)")
+def pool(x: Tensor, stride: int, average: bool) -> tuple[Tensor, Tensor]:
+    """A 3x3 pool with padding 1, and where each maximum lies in its window (empty for averages)."""
+    images, channels, height, width = x.shape
+    out = torch.empty(images, channels, -(-height // stride), -(-width // stride))
+    where = torch.empty(0 if average else out.shape, dtype=torch.int8)
+    sizes = (images, channels, height, width, stride, average)
+    library().pool_forward(address(x), *sizes, address(out), address(where), torch.get_num_threads())
+    return out, where
+
+
+@_operator("pool_gradient(Tensor g, Tensor where, int height, int width, int stride, bool average) -> Tensor")
+def pool_gradient(g: Tensor, where: Tensor, height: int, width: int, stride: int, average: bool) -> Tensor:
+    """The gradient in a pool's input, (N, C, height, width)."""
+    images, channels = g.shape[:2]
+    out = torch.empty(images, channels, height, width)
+    sizes = (images, channels, height, width, stride, average)
+    library().pool_backward(address(g), address(where), *sizes, address(out), torch.get_num_threads())
+    return out
+
+
+@_operator("pool_pick(Tensor x, Tensor where, int stride) -> Tensor")
+def pool_pick(x: Tensor, where: Tensor, stride: int) -> Tensor:
+    """The values of ``x`` at the places of a pool's maxima."""
+    images, channels, height, width = x.shape
+    out = torch.empty(where.shape)
+    library().pool_pick(address(x), address(where), images * channels, height, width, stride, address(out))
+    return out

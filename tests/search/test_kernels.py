@@ -41,6 +41,7 @@ class Case:
     affine: bool
     evaluate: bool
     estimator: str
+    window: float
 
 
 CASES = st.builds(
@@ -57,9 +58,10 @@ CASES = st.builds(
     affine=st.booleans(),
     evaluate=st.booleans(),
     estimator=st.sampled_from(["ste", "bireal", "identity"]),
+    window=st.sampled_from([1.0, 1.7]),
 )
-TYPICAL = Case(17, 16, 16, 32, 32, 5, 1, 2, 0, False, False, "bireal")
-WIDE = Case(3, 200, 6, 7, 9, 3, 2, 1, 1, True, False, "ste")
+TYPICAL = Case(17, 16, 16, 32, 32, 5, 1, 2, 0, False, False, "bireal", 1.0)
+WIDE = Case(3, 200, 6, 7, 9, 3, 2, 1, 1, True, False, "ste", 1.7)
 
 
 @dataclass
@@ -104,7 +106,7 @@ def inputs(case: Case) -> Inputs:
         return Norm(0.1 * normal(channels), normal(channels).square() + 0.1, 1e-5, 0.1, case.evaluate)
 
     plan = BlockPlan(
-        case.stride, case.dilation, case.border, case.estimator, norm(case.inputs), norm(case.outputs)
+        case.stride, case.dilation, case.border, (case.estimator, case.window), norm(case.inputs), norm(case.outputs)
     )
     channels = (case.inputs, case.inputs, case.outputs, case.outputs)
     return Inputs(
@@ -120,8 +122,8 @@ def inputs(case: Case) -> Inputs:
 def quantised(given: Inputs) -> tuple[Tensor, Tensor]:
     """Proxy and planes; in float64 by the plain quantiser."""
     if given.x.dtype == torch.float32:
-        return signed(given.x, given.plan.estimator)
-    x = binarise(given.x, given.plan.estimator)  # type: ignore[arg-type]
+        return signed(given.x, given.plan.estimate)
+    x = binarise(given.x, given.plan.estimate[0], window=given.plan.estimate[1])  # type: ignore[arg-type]
     return x - x.detach(), x.detach().to(torch.int8)
 
 
@@ -207,7 +209,7 @@ def test_the_tangent_is_that_of_two_reverse_passes_over_the_twin(layer: str, cas
 def test_a_tangent_of_the_weights_is_pushed_by_the_twin() -> None:
     given_inputs = inputs(replace(TYPICAL, images=2, height=8, width=8))
     plan = replace(given_inputs.plan, first=given_inputs.plan.first.again)
-    pair = signed(given_inputs.x, plan.estimator)
+    pair = signed(given_inputs.x, plan.estimate)
     direction = torch.randn(given_inputs.w2.shape, generator=given_inputs.generator)
     with torch.no_grad(), forward_ad.dual_level():
         w2 = forward_ad.make_dual(given_inputs.w2, direction)
@@ -240,9 +242,9 @@ def test_the_sign_of_the_mean_is_plus() -> None:
     x = torch.ones(2, 3, 4, 4)
     x[0] = -1.0
     weight = torch.full((3, 1, 1, 1), 0.3).expand(3, 3, 1, 1).contiguous()
-    pair = signed(x, "ste")
+    pair = signed(x, ("ste", 1.0))
     norm = Norm(None, None, 1e-5, 0.1, False)
-    constant = project(*signed(torch.ones(2, 3, 4, 4), "ste"), weight, None, None, norm)
+    constant = project(*signed(torch.ones(2, 3, 4, 4), ("ste", 1.0)), weight, None, None, norm)
     assert torch.equal(constant, torch.zeros_like(constant))
     assert torch.equal(
         project(*pair, weight, None, None, norm)[0], -project(*pair, weight, None, None, norm)[1]
@@ -319,7 +321,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
 def test_only_planes_and_sums_are_kept_for_backward() -> None:
     """Two bytes a value of the inner maps and one of the planes, which all readers share."""
     given_inputs = inputs(TYPICAL).fresh()
-    pair = signed(given_inputs.x, "bireal")
+    pair = signed(given_inputs.x, ("bireal", 1.0))
     kept: dict[int, int] = {}
 
     def pack(value: Tensor) -> Tensor:

@@ -19,21 +19,21 @@ static inline void widen(const void *x, int kind, long at, long count, float *ou
     else for (long i = 0; i < count; i++) out[i] = ((const int16_t *)x)[at + i];
 }
 
-static inline void pass_estimate(float *g, const float *x, long count, int estimator) {
-    if (estimator == CLIPPED) for (long i = 0; i < count; i++) g[i] = fabsf(x[i]) <= 1 ? g[i] : 0;
+static inline void pass_estimate(float *g, const float *x, long count, int estimator, float window) {
+    if (estimator == CLIPPED) for (long i = 0; i < count; i++) g[i] = fabsf(window == 1 ? x[i] : x[i] / window) <= 1 ? g[i] : 0;
     else if (estimator == BIREAL) for (long i = 0; i < count; i++) {
-        float factor = 1 - fabsf(x[i]);
+        float factor = 1 - fabsf(window == 1 ? x[i] : x[i] / window);
         g[i] = 2 * (factor > 0 ? factor : 0) * g[i];
     }
 }
 
 /* out = g through sign at x; out may be g. */
-EXPORT void estimate_gradient(const float *g, const float *x, long count, int estimator, float *out) {
+EXPORT void estimate_gradient(const float *g, const float *x, long count, int estimator, float window, float *out) {
     enum { PART = 4096 };
     for (long at = 0; at < count; at += PART) {
         long length = minimum(PART, count - at);
         if (out != g) memcpy(out + at, g + at, 4 * length);
-        pass_estimate(out + at, x + at, length, estimator);
+        pass_estimate(out + at, x + at, length, estimator, window);
     }
 }
 
@@ -221,6 +221,7 @@ struct pointwise_backward {
     double *channel_sums;   /* (chunks, C, 2): of out and of out (v - mean), or NULL */
     int kind, x_kind, estimator, images, inputs, outputs;
     long pixels, chunk, g_stride;
+    float window;
 };
 
 #define SEGMENTS(start, count, pixels)                                                                             \
@@ -277,7 +278,7 @@ static void backward_chunk(long unit, void *context) {
         if (p->middle) for (int c = 0; c < columns; c++) {
             struct middle m = p->middle[c];
             for (int i = 0; i < PIXELS; i++) wide[i] = (v[(long)c * PIXELS + i] - m.mean) * m.gain + m.bias;
-            pass_estimate(z + (long)c * PIXELS, wide, PIXELS, p->estimator);
+            pass_estimate(z + (long)c * PIXELS, wide, PIXELS, p->estimator, p->window);
             if (channel_sums)
                 add_lanes(z + (long)c * PIXELS, v + (long)c * PIXELS, m.mean, channel_lanes + 2L * c * LANES,
                           channel_lanes + (2L * c + 1) * LANES);
@@ -312,14 +313,14 @@ static void add_chunks(const double *parts, long chunks, long cells, double *out
  * through sign, and sums (C, 2) are those of out and of out (x - mean).
  */
 EXPORT void pointwise_gradients(const float *g, long g_stride, const void *v, int kind, const struct derivative *d, const void *x,
-                                int x_kind, const struct middle *middle, int estimator, const float *weight, int images,
+                                int x_kind, const struct middle *middle, int estimator, float window, const float *weight, int images,
                                 int inputs, long pixels, int outputs, float *out, float *in_weight, double *sums,
                                 int threads) {
     long total = images * pixels, chunk = chunk_of(total), chunks = (total + chunk - 1) / chunk;
     long cells = (long)inputs * outputs;
     double *parts = allocate(8 * chunks * (cells + 2L * inputs)), *whole = allocate(8 * cells);
     struct pointwise_backward p = {g, v, d, x, middle, weight, out, parts, sums ? parts + chunks * cells : NULL,
-                                   kind, x_kind, estimator, images, inputs, outputs, pixels, chunk, g_stride};
+                                   kind, x_kind, estimator, images, inputs, outputs, pixels, chunk, g_stride, window};
     in_parallel(chunks, threads, backward_chunk, &p);
     add_chunks(parts, chunks, cells, whole);
     for (long i = 0; i < cells; i++) in_weight[i] = (float)whole[i];
@@ -336,6 +337,7 @@ struct pointwise_forward {
     float *out;
     int kind, estimator, images, inputs, outputs;
     long pixels, out_stride;
+    float window;
 };
 
 static void forward_tile(long unit, void *context) {
@@ -353,7 +355,7 @@ static void forward_tile(long unit, void *context) {
         widen(p->v, p->kind, at, length, v);
         for (long i = 0; i < length; i++) to[i] = d.slope * (to[i] - d.a - (v[i] - d.mean) * d.b);
         for (long i = 0; i < length; i++) w[i] = (v[i] - m.mean) * m.gain + m.bias;
-        pass_estimate(to, w, length, p->estimator);
+        pass_estimate(to, w, length, p->estimator, p->window);
     }
     product(p->weight, p->inputs, 1, p->outputs, p->inputs, x, y);
     SEGMENTS(start, count, p->pixels) for (int c = 0; c < p->outputs; c++)
@@ -363,9 +365,10 @@ static void forward_tile(long unit, void *context) {
 
 /* A pointwise convolution of floats x, or of x led as a tangent through norm and sign at v. */
 EXPORT void pointwise_floats(const float *x, const void *v, int kind, const struct derivative *d, const struct middle *middle,
-                             int estimator, const float *weight, int images, int inputs, long pixels, int outputs,
+                             int estimator, float window, const float *weight, int images, int inputs, long pixels, int outputs,
                              long out_stride, float *out, int threads) {
-    struct pointwise_forward p = {x, v, d, middle, weight, out, kind, estimator, images, inputs, outputs, pixels, out_stride};
+    struct pointwise_forward p = {x, v, d, middle, weight, out, kind, estimator, images, inputs, outputs, pixels,
+                                  out_stride, window};
     in_parallel((images * pixels + PIXELS - 1) / PIXELS, threads, forward_tile, &p);
 }
 
