@@ -9,7 +9,6 @@ Where a derivative of the derivative is wanted, a layer's backward is that of it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,9 +22,7 @@ from search.depthwise import depthwise_conv2d
 from search.kernels import operators, plain
 from search.kernels.norms import Norm
 from search.kernels.operators import ESTIMATORS
-
-Maybe = Tensor | None
-
+from search.kernels.twice import Maybe, affine_gradients, gradients_again, pushed
 
 Estimate = tuple[str, float]
 """A gradient estimator's name and the half width of its window; see :func:`search.binary.estimate`."""
@@ -134,7 +131,7 @@ class _Block(torch.autograd.Function):
         plan: BlockPlan = ctx.plan
         inputs = list(ctx.saved_tensors[:8])
         if torch.is_grad_enabled():
-            found = _twice(partial(plain_block, plan=plan.again), inputs, gradients[0])
+            found = gradients_again(partial(plain_block, plan=plan.again), inputs, gradients[0])
             return *found, None
         _, planes, w1, gamma1, _, w2, gamma2, _, inner, first, outer, second = ctx.saved_tensors
         g = gradients[0].contiguous()
@@ -145,14 +142,22 @@ class _Block(torch.autograd.Function):
         in_planes, in_w1 = operators.depthwise_gradients(
             z, inner, d1, planes, plan.border, w1, plan.stride, plan.dilation
         )
-        return in_planes, None, in_w1, *_affine(affine1, gamma1), in_w2, *_affine(affine2, gamma2), None
+        return (
+            in_planes,
+            None,
+            in_w1,
+            *affine_gradients(affine1, gamma1),
+            in_w2,
+            *affine_gradients(affine2, gamma2),
+            None,
+        )
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         plan: BlockPlan = ctx.plan
         if any(tangent is not None for tangent in tangents[2:]):
             inputs = list(ctx.saved_tensors[:8])
-            return _pushed(partial(plain_block, plan=plan.again), inputs, tangents[:8])
+            return pushed(partial(plain_block, plan=plan.again), inputs, tangents[:8])
         _, _, w1, _, _, w2, _, _, inner, first, outer, second = ctx.saved_tensors
         t = operators.depthwise_floats(tangents[0].contiguous(), w1, plan.stride, plan.dilation)
         d1, _ = operators.norm_derivative(t, inner, first, plan.first.evaluate)
@@ -255,18 +260,20 @@ class _Project(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Maybe, ...]:
         inputs = list(ctx.saved_tensors[:5])
         if torch.is_grad_enabled():
-            return *_twice(partial(plain_project, norm=ctx.norm.again), inputs, gradients[0]), None
+            return *gradients_again(partial(plain_project, norm=ctx.norm.again), inputs, gradients[0]), None
         _, planes, weight, gamma, _, outer, record = ctx.saved_tensors
         g = gradients[0].contiguous()
         derivative, affine = operators.norm_derivative(g, outer, record, ctx.norm.evaluate)
-        in_planes, in_weight, _ = operators.pointwise_gradients(g, outer, derivative, planes, None, 0, 1.0, weight)
-        return in_planes, None, in_weight, *_affine(affine, gamma), None
+        in_planes, in_weight, _ = operators.pointwise_gradients(
+            g, outer, derivative, planes, None, 0, 1.0, weight
+        )
+        return in_planes, None, in_weight, *affine_gradients(affine, gamma), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         if any(tangent is not None for tangent in tangents[2:]):
             inputs = list(ctx.saved_tensors[:5])
-            return _pushed(partial(plain_project, norm=ctx.norm.again), inputs, tangents[:5])
+            return pushed(partial(plain_project, norm=ctx.norm.again), inputs, tangents[:5])
         _, _, weight, _, _, outer, record = ctx.saved_tensors
         t = operators.pointwise_floats(tangents[0].contiguous(), None, None, None, 0, 1.0, weight)
         derivative, _ = operators.norm_derivative(t, outer, record, ctx.norm.evaluate)
@@ -285,31 +292,91 @@ def plain_project(
     return plain_pointwise(proxy + planes.to(weight.dtype), weight, gamma, bias, norm)
 
 
-def _affine(affine: Tensor, gamma: Maybe) -> tuple[Maybe, Maybe]:
-    return (affine[0], affine[1]) if gamma is not None else (None, None)
+class _Reduce(torch.autograd.Function):
+    """sign - two 1x1 stride-2 convolutions, the second on the map shifted by one pixel - norm."""
 
+    @staticmethod
+    def forward(
+        ctx: Any, proxy: Tensor, planes: Tensor, weight: Tensor, gamma: Maybe, bias: Maybe, norm: Norm
+    ) -> Tensor:
+        half = len(weight) // 2
+        parts = [operators.every_second(planes, offset) for offset in (0, 1)]
+        weights = (weight[:half], weight[half:])
+        pairs = [operators.pointwise_sums(x, None, w) for x, w in zip(parts, weights, strict=True)]
+        outer, sums = (torch.cat([pair[k] for pair in pairs], dim=1 - k) for k in (0, 1))
+        count, largest = outer.numel() // outer.shape[1], operators.LARGEST_BYTE + 1
+        record = operators.integer_norm(sums, count, weight, largest, *norm.arguments(gamma, bias))
+        ctx.norm = norm
+        ctx.set_materialize_grads(False)
+        saved = (proxy, planes, weight, gamma, bias, outer, record)
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
+        return operators.normalise(outer, record)
 
-def _twice(function: Callable[..., Tensor], inputs: Sequence[Maybe], gradient: Tensor) -> list[Maybe]:
-    """The gradients of ``function`` at ``inputs``, themselves differentiable."""
-    with torch.enable_grad():
-        result = function(*inputs)
-    wanted = {k: value for k, value in enumerate(inputs) if value is not None and value.requires_grad}
-    found = torch.autograd.grad(result, list(wanted.values()), gradient, create_graph=True)
-    gradients: list[Maybe] = [None] * len(inputs)
-    for k, value in zip(wanted, found, strict=True):
-        gradients[k] = value
-    return gradients
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Maybe, ...]:
+        _, planes, weight, gamma, _, outer, record = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            plain_twin = partial(plain_reduce, norm=ctx.norm.again)
+            return *gradients_again(plain_twin, ctx.saved_tensors[:5], gradients[0]), None
+        g = gradients[0].contiguous()
+        derivative, affine = operators.norm_derivative(g, outer, record, ctx.norm.evaluate)
+        g = operators.norm_apply(g, outer, derivative)
+        in_planes, in_weight = torch.zeros(planes.shape), []
+        for offset, (part, w) in enumerate(zip(g.chunk(2, dim=1), weight.chunk(2), strict=True)):
+            x = operators.every_second(planes, offset)
+            found, of_weight, _ = operators.pointwise_gradients(
+                part.contiguous(), None, None, x, None, 0, 1.0, w
+            )
+            target = in_planes[:, :, offset::2, offset::2]
+            target.copy_(found[:, :, : target.shape[2], : target.shape[3]])
+            in_weight.append(of_weight)
+        return in_planes, None, torch.cat(in_weight), *affine_gradients(affine, gamma), None
 
-
-def _pushed(function: Callable[..., Tensor], inputs: Sequence[Maybe], tangents: Sequence[Maybe]) -> Tensor:
-    """The tangent of ``function``, by two reverse passes: for tangents that no search takes."""
-    with torch.enable_grad():
-        leaves = [
-            value.detach().requires_grad_() if value is not None and value.is_floating_point() else value
-            for value in inputs
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        _, _, weight, _, _, outer, record = ctx.saved_tensors
+        if any(tangent is not None for tangent in tangents[2:]):
+            return pushed(partial(plain_reduce, norm=ctx.norm.again), ctx.saved_tensors[:5], tangents[:5])
+        parts = [
+            operators.pointwise_floats(_second(tangents[0], offset).contiguous(), None, None, None, 0, 1.0, w)
+            for offset, w in enumerate(weight.chunk(2))
         ]
-        result = function(*leaves)
-        dummy = torch.zeros_like(result, requires_grad=True)
-        pairs = [(x, t) for x, t in zip(leaves, tangents, strict=True) if x is not None and t is not None]
-        pulled = torch.autograd.grad(result, [x for x, _ in pairs], dummy, create_graph=True)
-        return torch.autograd.grad(pulled, dummy, [t for _, t in pairs])[0]
+        t = torch.cat(parts, dim=1)
+        derivative, _ = operators.norm_derivative(t, outer, record, ctx.norm.evaluate)
+        return operators.norm_apply(t, outer, derivative)
+
+
+def reduce(proxy: Tensor, planes: Tensor, weight: Tensor, gamma: Maybe, bias: Maybe, norm: Norm) -> Tensor:
+    """The factorised reduction: (N, C, H, W) to (N, C', ceil(H / 2), ceil(W / 2)).
+
+    ``weight`` (C', C, 1, 1): the first half reads every second pixel from (0, 0) on, the other from (1, 1) on,
+    where beyond the edge there is sign(0) = +1.
+    """
+    return _Reduce.apply(proxy, planes, weight.contiguous(), gamma, bias, norm)
+
+
+def plain_reduce(
+    proxy: Tensor, planes: Tensor, weight: Tensor, gamma: Maybe, bias: Maybe, norm: Norm
+) -> Tensor:
+    """:func:`reduce` in plain PyTorch."""
+    return plain_reduced(proxy + planes.to(weight.dtype), weight, gamma, bias, norm)
+
+
+def plain_reduced(x: Tensor, weight: Tensor, gamma: Maybe, bias: Maybe, norm: Norm) -> Tensor:
+    """The same from +-1 with its graph."""
+    halves = [(_second(x, offset, 1.0), w) for offset, w in enumerate(weight.chunk(2))]
+    conv = torch.nn.functional.conv2d
+    rounded = torch.cat([conv(part, w) for part, w in halves], dim=1)
+    integers = torch.cat([conv(part.detach(), plain.signs(w)) for part, w in halves], dim=1)
+    return plain.integer_norm(rounded, integers, weight, gamma, bias, norm)[0]
+
+
+def _second(x: Tensor, offset: int, beyond: float = 0.0) -> Tensor:
+    """Every second row and column from ``offset`` on, ``beyond`` past the edge."""
+    height, width = x.shape[2:]
+    part = x[:, :, offset::2, offset::2]
+    missing = ((height + 1) // 2 - part.shape[2], (width + 1) // 2 - part.shape[3])
+    if missing == (0, 0):
+        return part
+    return torch.nn.functional.pad(part, (0, missing[1], 0, missing[0]), value=beyond)
