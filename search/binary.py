@@ -6,7 +6,7 @@ a class. ``sign(0) = +1`` everywhere, so that a 1-bit tensor has exactly two val
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Literal, get_args
 
 import torch
@@ -114,14 +114,18 @@ class Shared:
 
     def __init__(self, value: Tensor) -> None:
         self.value = value
-        self._made: dict[Hashable, Tensor] = {}
+        self._made: dict[Hashable, Any] = {}
+
+    def made(self, key: Hashable, make: Callable[[Tensor], Any]) -> Any:
+        """``make(value)``, computed at the first call with ``key``."""
+        if key not in self._made:
+            self._made[key] = make(self.value)
+        return self._made[key]
 
     def quantised(self, quantiser: Quantiser) -> Tensor:
         """``quantiser(value)``, computed at the first call."""
-        rule = quantiser.rule
-        if rule not in self._made:
-            self._made[rule] = quantiser(self.value)
-        return self._made[rule]
+        made: Tensor = self.made(quantiser.rule, quantiser)
+        return made
 
 
 class Shifted(Shared):
@@ -251,7 +255,7 @@ class SignWeight(_Switchable):
         if self.scale == "learned":
             return self.gain * self.magnitude.abs()
         if self.scale == "mean_abs":
-            return weight.detach().abs().mean(dim=(1, 2, 3), keepdim=True)
+            return _mean(weight.detach().abs())
         return weight.new_ones(weight.shape[0], 1, 1, 1)
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -267,6 +271,11 @@ class SignWeight(_Switchable):
     def extra_repr(self) -> str:
         """Printed settings."""
         return f"scale={self.scale}, estimator={self.estimator}, gain={self.gain:g}, gradient={self.gradient}"
+
+
+def _mean(x: Tensor) -> Tensor:
+    """Mean over all but the first dimension, (C, 1, 1, 1): summed in float64, so that the order leaves no trace."""
+    return x.mean(dim=(1, 2, 3), keepdim=True, dtype=torch.float64).to(x.dtype)
 
 
 def _one_of(value: Any, allowed: tuple[str, ...], name: str) -> Any:

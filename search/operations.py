@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from search.binary import Shared, Shifted, share, value_of
 from search.errors import InputError
+from search.kernels import modules
 from search.style import OperationStyle
 
 Map = Tensor | Shared
@@ -53,6 +54,9 @@ class Pool(nn.Module):
 
     def forward(self, x: Map) -> Tensor:
         """(N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
+        pooled = modules.pool(share(x), self.kind == "avg_pool_3x3", self.stride, self.norm)
+        if pooled is not None:
+            return pooled
         x = value_of(x)
         if self.kind == "max_pool_3x3":
             return self.norm(F.max_pool2d(x, 3, self.stride, 1))
@@ -73,6 +77,11 @@ class PaperBlock(nn.Module):
 
     def forward(self, x: Map) -> Tensor:
         """(N, C, H, W) to (N, C', ceil(H / stride), ceil(W / stride))."""
+        x = share(x)
+        parts = (self.depthwise, self.depthwise_norm, self.pointwise, self.pointwise_norm)
+        whole = modules.paper_block(x, *parts)
+        if whole is not None:
+            return whole
         return self.pointwise_norm(self.pointwise(self.depthwise_norm(self.depthwise(x))))
 
 
@@ -89,7 +98,9 @@ class DartsBlock(nn.Module):
 
     def forward(self, x: Map) -> Tensor:
         """(N, C, H, W) to (N, C', ceil(H / stride), ceil(W / stride))."""
-        return self.pointwise_norm(self.pointwise(self.depthwise(x)))
+        x = share(x)
+        whole = modules.real_block(x, self.depthwise, self.pointwise, self.pointwise_norm)
+        return self.pointwise_norm(self.pointwise(self.depthwise(x))) if whole is None else whole
 
 
 class ReleasedBlock(nn.Module):
@@ -132,11 +143,13 @@ class Project(nn.Module):
     def quantise(self, x: Shared) -> None:
         """Quantise ``x`` now, where :meth:`forward` will read it so."""
         if isinstance(self.pre_norm, nn.Identity):
-            x.quantised(self.conv.input_quantiser)
+            modules.quantise(x, self.conv)
 
     def forward(self, x: Map) -> Tensor:
         """(N, C, H, W) to (N, C', H, W)."""
-        return self.act(self.norm(self.conv(_normed(self.pre_norm, x))))
+        x = _normed(self.pre_norm, x)
+        whole = modules.projection(x, self.conv, self.norm)
+        return self.act(self.norm(self.conv(x)) if whole is None else whole)
 
 
 class FactorisedReduce(nn.Module):
@@ -162,11 +175,14 @@ class FactorisedReduce(nn.Module):
     def quantise(self, x: Shared) -> None:
         """Quantise ``x`` now, where :meth:`forward` will read it so."""
         if isinstance(self.pre_norm, nn.Identity):
-            x.quantised(self.conv_even.input_quantiser)
+            modules.quantise(x, self.conv_even)
 
     def forward(self, x: Map) -> Tensor:
         """(N, C, H, W) to (N, C', ceil(H / stride), ceil(W / stride))."""
         even = _normed(self.pre_norm, x)
+        whole = modules.reduction(even, self.conv_even, self.conv_odd, self.norm, self.stride)
+        if whole is not None:
+            return self.act(whole)
         odd = self._shifted(even) if self.stride == 2 else even
         return self.act(self.norm(torch.cat([self.conv_even(even), self.conv_odd(odd)], dim=1)))
 

@@ -129,11 +129,10 @@ class _Block(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Maybe, ...]:
         plan: BlockPlan = ctx.plan
-        inputs = list(ctx.saved_tensors[:8])
+        saved = ctx.saved_tensors
         if torch.is_grad_enabled():
-            found = gradients_again(partial(plain_block, plan=plan.again), inputs, gradients[0])
-            return *found, None
-        _, planes, w1, gamma1, _, w2, gamma2, _, inner, first, outer, second = ctx.saved_tensors
+            return *gradients_again(partial(plain_block, plan=plan.again), saved[:8], gradients[0]), None
+        _, planes, w1, gamma1, _, w2, gamma2, _, inner, first, outer, second = saved
         g = gradients[0].contiguous()
         d2, affine2 = operators.norm_derivative(g, outer, second, plan.second.evaluate)
         kind, window = ESTIMATORS[plan.estimate[0]], plan.estimate[1]
@@ -155,10 +154,10 @@ class _Block(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         plan: BlockPlan = ctx.plan
+        saved = ctx.saved_tensors  # once: checkpointing refuses a second time
         if any(tangent is not None for tangent in tangents[2:]):
-            inputs = list(ctx.saved_tensors[:8])
-            return pushed(partial(plain_block, plan=plan.again), inputs, tangents[:8])
-        _, _, w1, _, _, w2, _, _, inner, first, outer, second = ctx.saved_tensors
+            return pushed(partial(plain_block, plan=plan.again), saved[:8], tangents[:8])
+        _, _, w1, _, _, w2, _, _, inner, first, outer, second = saved
         t = operators.depthwise_floats(tangents[0].contiguous(), w1, plan.stride, plan.dilation)
         d1, _ = operators.norm_derivative(t, inner, first, plan.first.evaluate)
         kind, window = ESTIMATORS[plan.estimate[0]], plan.estimate[1]
@@ -258,10 +257,11 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Maybe, ...]:
-        inputs = list(ctx.saved_tensors[:5])
+        saved = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return *gradients_again(partial(plain_project, norm=ctx.norm.again), inputs, gradients[0]), None
-        _, planes, weight, gamma, _, outer, record = ctx.saved_tensors
+            plain_twin = partial(plain_project, norm=ctx.norm.again)
+            return *gradients_again(plain_twin, saved[:5], gradients[0]), None
+        _, planes, weight, gamma, _, outer, record = saved
         g = gradients[0].contiguous()
         derivative, affine = operators.norm_derivative(g, outer, record, ctx.norm.evaluate)
         in_planes, in_weight, _ = operators.pointwise_gradients(
@@ -271,10 +271,10 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        saved = ctx.saved_tensors
         if any(tangent is not None for tangent in tangents[2:]):
-            inputs = list(ctx.saved_tensors[:5])
-            return pushed(partial(plain_project, norm=ctx.norm.again), inputs, tangents[:5])
-        _, _, weight, _, _, outer, record = ctx.saved_tensors
+            return pushed(partial(plain_project, norm=ctx.norm.again), saved[:5], tangents[:5])
+        _, _, weight, _, _, outer, record = saved
         t = operators.pointwise_floats(tangents[0].contiguous(), None, None, None, 0, 1.0, weight)
         derivative, _ = operators.norm_derivative(t, outer, record, ctx.norm.evaluate)
         return operators.norm_apply(t, outer, derivative)
@@ -315,10 +315,11 @@ class _Reduce(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Maybe, ...]:
-        _, planes, weight, gamma, _, outer, record = ctx.saved_tensors
+        saved = ctx.saved_tensors
         if torch.is_grad_enabled():
             plain_twin = partial(plain_reduce, norm=ctx.norm.again)
-            return *gradients_again(plain_twin, ctx.saved_tensors[:5], gradients[0]), None
+            return *gradients_again(plain_twin, saved[:5], gradients[0]), None
+        _, planes, weight, gamma, _, outer, record = saved
         g = gradients[0].contiguous()
         derivative, affine = operators.norm_derivative(g, outer, record, ctx.norm.evaluate)
         g = operators.norm_apply(g, outer, derivative)
@@ -335,11 +336,14 @@ class _Reduce(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        _, _, weight, _, _, outer, record = ctx.saved_tensors
+        saved = ctx.saved_tensors
         if any(tangent is not None for tangent in tangents[2:]):
-            return pushed(partial(plain_reduce, norm=ctx.norm.again), ctx.saved_tensors[:5], tangents[:5])
+            return pushed(partial(plain_reduce, norm=ctx.norm.again), saved[:5], tangents[:5])
+        _, _, weight, _, _, outer, record = saved
         parts = [
-            operators.pointwise_floats(_second(tangents[0], offset).contiguous(), None, None, None, 0, 1.0, w)
+            operators.pointwise_floats(
+                every_second(tangents[0], offset, 0.0).contiguous(), None, None, None, 0, 1.0, w
+            )
             for offset, w in enumerate(weight.chunk(2))
         ]
         t = torch.cat(parts, dim=1)
@@ -365,14 +369,14 @@ def plain_reduce(
 
 def plain_reduced(x: Tensor, weight: Tensor, gamma: Maybe, bias: Maybe, norm: Norm) -> Tensor:
     """The same from +-1 with its graph."""
-    halves = [(_second(x, offset, 1.0), w) for offset, w in enumerate(weight.chunk(2))]
+    halves = [(every_second(x, offset, 1.0), w) for offset, w in enumerate(weight.chunk(2))]
     conv = torch.nn.functional.conv2d
     rounded = torch.cat([conv(part, w) for part, w in halves], dim=1)
     integers = torch.cat([conv(part.detach(), plain.signs(w)) for part, w in halves], dim=1)
     return plain.integer_norm(rounded, integers, weight, gamma, bias, norm)[0]
 
 
-def _second(x: Tensor, offset: int, beyond: float = 0.0) -> Tensor:
+def every_second(x: Tensor, offset: int, beyond: float) -> Tensor:
     """Every second row and column from ``offset`` on, ``beyond`` past the edge."""
     height, width = x.shape[2:]
     part = x[:, :, offset::2, offset::2]

@@ -121,10 +121,11 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Maybe, ...]:
-        x, weight, gamma, _, inner, record = ctx.saved_tensors
+        saved = ctx.saved_tensors
         if torch.is_grad_enabled():
             plain = partial(plain_project, norm=ctx.norm.again)
-            return *gradients_again(plain, ctx.saved_tensors[:4], gradients[0]), None
+            return *gradients_again(plain, saved[:4], gradients[0]), None
+        x, weight, gamma, _, inner, record = saved
         g = gradients[0].contiguous()
         derivative, affine = operators.norm_derivative(g, inner, record, ctx.norm.evaluate)
         in_x, in_weight, _ = operators.pointwise_gradients(g, inner, derivative, x, None, 0, 1.0, weight)
@@ -132,10 +133,11 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        _, weight, _, _, inner, record = ctx.saved_tensors
+        saved = ctx.saved_tensors
         if any(tangent is not None for tangent in tangents[1:]):
             plain = partial(plain_project, norm=ctx.norm.again)
-            return pushed(plain, ctx.saved_tensors[:4], tangents[:4])
+            return pushed(plain, saved[:4], tangents[:4])
+        _, weight, _, _, inner, record = saved
         t = operators.pointwise_floats(tangents[0].contiguous(), None, None, None, 0, 1.0, weight)
         derivative, _ = operators.norm_derivative(t, inner, record, ctx.norm.evaluate)
         return operators.norm_apply(t, inner, derivative)
@@ -149,6 +151,39 @@ def project(x: Tensor, weight: Tensor, gamma: Maybe, bias: Maybe, norm: Norm) ->
 def plain_project(x: Tensor, weight: Tensor, gamma: Maybe, bias: Maybe, norm: Norm) -> Tensor:
     """:func:`project` in plain PyTorch."""
     return usual_norm(F.conv2d(x, weight), gamma, bias, norm)
+
+
+class _Pointwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, weight)
+        ctx.save_for_forward(x, weight)
+        return operators.pointwise_floats(x, None, None, None, 0, 1.0, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Maybe, ...]:
+        x, weight = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return tuple(gradients_again(F.conv2d, (x, weight), gradients[0]))
+        g = gradients[0].contiguous()
+        return operators.pointwise_gradients(g, None, None, x, None, 0, 1.0, weight)[:2]
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        x, weight = ctx.saved_tensors
+        pairs = ((tangents[0], weight), (x, tangents[1]))
+        terms = [
+            operators.pointwise_floats(a.contiguous(), None, None, None, 0, 1.0, b.contiguous())
+            for a, b in pairs
+            if a is not None and b is not None
+        ]
+        return sum(terms[1:], start=terms[0])
+
+
+def pointwise(x: Tensor, weight: Tensor) -> Tensor:
+    """A 1x1 convolution, weight (C', C, 1, 1)."""
+    return _Pointwise.apply(x.contiguous(), weight.contiguous())
 
 
 class _Depthwise(torch.autograd.Function):

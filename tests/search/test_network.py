@@ -136,6 +136,7 @@ def test_stem_classifier_and_norms_are_real() -> None:
     assert set(plain) == {Conv2d} and type(network.classifier) is nn.Linear
 
 
+@pytest.mark.usefixtures("plain_layers")
 def test_one_bit_convolutions_see_two_values_at_odd_sizes() -> None:
     """The factorised reduction must pad before it quantises: a padded zero would be a third value."""
     network = _network(form="paper", stem="imagenet", cells=4).eval()

@@ -35,6 +35,7 @@ def test_every_operation_makes_the_same_of_a_shared_map(
     torch.testing.assert_close(shared_gradient, separate_gradient, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("plain_layers")
 def test_an_input_that_was_quantised_ahead_is_not_quantised_again() -> None:
     project = Project(4, 6, OperationStyle("paper"))
     state = Shared(torch.randn(1, 4, 5, 5))

@@ -35,6 +35,7 @@ def signs(network: Supernet, choice: Architecture | Mixture) -> list[str]:
     return ran
 
 
+@pytest.mark.usefixtures("plain_layers")
 def test_every_map_is_binarised_once() -> None:
     """Separable convolutions on all edges: each state's sign serves all its edges, each cell's output two cells."""
     drawn = Architecture((SEPARABLE,) * len(EDGES), (SEPARABLE,) * len(EDGES))
@@ -48,6 +49,7 @@ def test_every_map_is_binarised_once() -> None:
     assert len(set(ran)) == len(ran)
 
 
+@pytest.mark.usefixtures("plain_layers")
 def test_a_mixture_binarises_each_state_once_for_all_operations() -> None:
     weights = torch.full((len(EDGES), len(OPERATIONS)), 1 / len(OPERATIONS))
     ran = signs(supernet(), Mixture(weights, weights))
