@@ -47,6 +47,7 @@ def provenance(
     """
     import torch
 
+    from search.kernels import native
     from search.processes import world
 
     cuda = torch.cuda.is_available()
@@ -67,6 +68,7 @@ def provenance(
         **instructions(),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "kernels": native.running(),
         "gpu": torch.cuda.get_device_name(0) if cuda else None,
         "cuda": torch.version.cuda if cuda else None,
         "processes": world(),

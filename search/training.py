@@ -23,6 +23,8 @@ from torch.optim import Optimizer
 
 from search.errors import InputError
 from search.files import atomic, sha256_json
+from search.kernels import native
+from search.kernels.native import Kernels
 from search.memory import keep_freed_memory
 from search.processes import mean_over_processes, sum_over_processes, with_global_norms, world
 from search.settings import Settings
@@ -37,12 +39,16 @@ class ComputeSettings(Settings):
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: Fabric's precision: ``32-true``, ``bf16-mixed``, or ``16-mixed``: float16 with a loss scale
             that grows and shrinks by itself. Weights and the alpha steps of a search stay in float32.
-        threads: Threads of one process on the CPU; part of bit-for-bit reproducibility.
+        threads: Threads of one process on the CPU; part of bit-for-bit reproducibility where the library's layers
+            run, but not of the kernels.
+        kernels: ``auto``: native kernels compute the layers they know on the CPU in float32 (:mod:`search.kernels`);
+            ``off``: plain PyTorch does, by the same rule.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     threads: int = Field(default=2, ge=1, le=1024)
+    kernels: Kernels = "auto"
 
 
 def set_up(compute: ComputeSettings, seed: int) -> Fabric:
@@ -52,6 +58,7 @@ def set_up(compute: ComputeSettings, seed: int) -> Fabric:
     if not 0 <= seed < 2**31:
         raise InputError(f"{seed:.3e} is no seed", where="--seed", allowed="0 to 2147483647")
     torch.set_num_threads(compute.threads)
+    native.choose(compute.kernels)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # It would write NaN into every new tensor, to find reads before writes: a tenth of a step for no result.

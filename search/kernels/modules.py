@@ -46,16 +46,11 @@ def _real(conv: QuantConv2d) -> bool:
 
 def _same(conv: QuantConv2d) -> bool:
     """Whether it is depthwise and keeps the size at stride 1."""
-    (kernel, _), (dilation, _), (padding, _) = conv.kernel_size, conv.dilation, conv.padding  # type: ignore[misc]
+    sizes = (conv.kernel_size, conv.stride, conv.dilation, conv.padding)
+    kernel, stride, dilation, padding = (int(size[0]) for size in sizes)
     depthwise = conv.groups == conv.in_channels == conv.out_channels
-    square = len({*conv.kernel_size}) == len({*conv.stride}) == len({*conv.dilation}) == 1
-    return (
-        depthwise
-        and square
-        and kernel <= 7
-        and 2 * padding == dilation * (kernel - 1)
-        and conv.stride[0] <= 2
-    )
+    square = all(len(set(size)) == 1 for size in sizes)
+    return depthwise and square and kernel <= 7 and stride <= 2 and 2 * padding == dilation * (kernel - 1)
 
 
 def estimate_of(conv: QuantConv2d) -> layers.Estimate:
