@@ -76,6 +76,7 @@ def main() -> None:
                 "images_evaluated": run.budget.images_evaluated,
                 "seconds": round(run.seconds, 3),
                 "peak_memory_mib": round(run.peak_memory_mib, 1),
+                **{name: value for name, value in run.result.metrics.items() if value is not None},
             },
             params={
                 "space": space.model_dump(),

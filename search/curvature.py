@@ -135,3 +135,29 @@ def objective_curvature(
     if kind == "ggn":
         return -ggn_product(outputs, alpha, vector, logits)
     return -outer_product(gradient, vector)
+
+
+def agreement(
+    outputs: Outputs,
+    objective: Callable[[Tensor], Tensor],
+    alpha: Tensor,
+    vector: Tensor,
+    average: Callable[[Tensor], Tensor] = lambda value: value,
+) -> float:
+    """Cosine of H_G v by Gauss-Newton and by exact second derivatives, as tables; 1 where the two agree in direction.
+
+    For a 1-bit network the exact product differentiates the gradient estimators once more, the Gauss-Newton product
+    takes them as they are: the two are different readings of a function that has no derivatives.
+
+    Args:
+        outputs: Alpha to logits.
+        objective: Logits to G.
+        alpha: Where.
+        vector: v.
+        average: Mean over processes.
+    """
+    logits = outputs(alpha)
+    (gradient,) = torch.autograd.grad(objective(logits), alpha, create_graph=True)
+    exact = average(hessian_product(gradient, alpha, vector).detach())
+    approximate = average(-ggn_product(outputs, alpha, vector))
+    return float(torch.nn.functional.cosine_similarity(exact.flatten(), approximate.flatten(), dim=0))

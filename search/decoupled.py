@@ -22,15 +22,18 @@ from search.supernet import SuperCell, SuperEdge, Supernet
 
 POOL_AREA = 9
 """Entries of a 3x3 pool's window."""
+FIXED = {"none": 0.0, "skip_connect": 1.0, "max_pool_3x3": POOL_AREA**-2, "avg_pool_3x3": POOL_AREA**-2}
+"""Mean square of the entries of an operation without weights, as the depthwise convolution it equals: the identity has
+1, a pool 1 / (K_m K_m) everywhere [derived from the text's w_m = 1 / (K_m x K_m)], ``none`` 0."""
 
 
 @torch.no_grad()
 def operation_norms(network: Supernet) -> Tensor:
-    """R(w_m) = ||w_m||_2^2 (4.53) of every operation, (2, 14, 8), mean over the cells of a kind [choice].
+    """R(w_m) = ||w_m||_2^2 (4.53) a weight of every operation, (2, 14, 8), mean over the cells of a kind [choice].
 
-    The weights are those the network multiplies by: w, or beta o b^w in a Child. An operation without weights
-    counts as the depthwise convolution it equals: the identity has one entry 1 a channel, a pool nine entries
-    1/9, and ``none`` has 0 [derived].
+    The weights are those the network multiplies by: w, or beta o b^w in a Child. As a sum R would follow the number
+    of an operation's weights, which never changes: it is taken as a mean over them [derived: the text's
+    normalisation of pools by K_m x K_m], so that training decides the order. See :data:`FIXED` for the others.
     """
     rows: tuple[list[Tensor], list[Tensor]] = ([], [])
     for cell in network.cells:
@@ -43,20 +46,15 @@ def _edge_norms(edge: nn.Module) -> Tensor:
     assert isinstance(edge, SuperEdge)
     like = next(edge.parameters())
     return torch.stack(
-        [
-            _norm(name, operation, edge.part, like)
-            for name, operation in zip(OPERATIONS, edge.operations, strict=True)
-        ]
+        [_norm(name, operation, like) for name, operation in zip(OPERATIONS, edge.operations, strict=True)]
     )
 
 
-def _norm(name: str, operation: nn.Module, channels: int, like: Tensor) -> Tensor:
-    squares = [conv.weight_quantiser(conv.weight).square().sum() for _, conv in quant_convs(operation)]
-    if squares:
-        return torch.stack(squares).sum()
-    if name == "none":
-        return like.new_zeros(())
-    return like.new_tensor(channels / POOL_AREA if "pool" in name else channels)
+def _norm(name: str, operation: nn.Module, like: Tensor) -> Tensor:
+    weights = [conv.weight_quantiser(conv.weight).flatten() for _, conv in quant_convs(operation)]
+    if weights:
+        return torch.cat(weights).square().mean()
+    return like.new_tensor(FIXED[name])
 
 
 def ranking(norms: Tensor) -> Tensor:
@@ -71,6 +69,10 @@ def ranking(norms: Tensor) -> Tensor:
 class Backtracking:
     """psi, one non-negative entry an edge, and the two updates that use it.
 
+    The gradient in psi is as small as eta times alpha times that of alpha, 1e-8 and less at a search's start, and
+    grows with alpha: a fixed learning rate leaves psi alone or throws it about. So (4.51) is taken with eta_psi over
+    the gradient's root mean square, and eta_psi says how far psi moves in a step [choice].
+
     The gradient of L in psi is taken where L is next evaluated, at the backtracked alpha of the step before:
     the next batch's gradient in alphatilde times d alphatilde / d psi = eta alpha^t on the selected
     operations. So it costs no pass of its own [choice].
@@ -78,7 +80,7 @@ class Backtracking:
     Args:
         shape: Shape of alpha, (..., edges, operations).
         eta: Step of the backtracking; 0 is plain descent.
-        eta_psi: Learning rate of psi.
+        eta_psi: Length of psi's step: root mean square over the edges.
         tau: Operations whose rank is above it are led back.
         start: First value of psi.
         device: Where alpha is.
@@ -86,6 +88,8 @@ class Backtracking:
     Attributes:
         psi: (..., edges).
         slope: d alphatilde / d psi of the last step, the shape of alpha; 0 on operations left alone.
+        selected: Operations that the last step led back, the shape of alpha.
+        share: Norm of the last step's backtracking over that of its descent; 0 before the first step.
     """
 
     def __init__(
@@ -101,6 +105,8 @@ class Backtracking:
         self.eta, self.eta_psi, self.tau = eta, eta_psi, tau
         self.psi = torch.full(shape[:-1], float(start), device=device, dtype=dtype)
         self.slope = torch.zeros(shape, device=device, dtype=dtype)
+        self.selected = torch.zeros(shape, device=device, dtype=torch.bool)
+        self.share = 0.0
 
     @torch.no_grad()
     def step(self, alpha: Tensor, gradient: Tensor, ranks: Tensor, descend: Callable[[], None]) -> None:
@@ -112,21 +118,27 @@ class Backtracking:
             ranks: :func:`ranking` of the operations, the shape of alpha.
             descend: Takes the gradient step (4.42) on ``alpha``.
         """
-        self.psi = (self.psi - self.eta_psi * (gradient * self.slope).sum(dim=-1)).abs()  # (4.51)
+        slope = (gradient * self.slope).sum(dim=-1)
+        size = slope.square().mean().sqrt()
+        if size > 0:
+            self.psi = (self.psi - self.eta_psi * slope / size).abs()  # (4.51)
         before = alpha.detach().clone()
         descend()
-        selected = (ranks > self.tau).to(alpha)
-        self.slope = self.eta * selected * before
+        step = (alpha - before).norm()
+        self.selected = ranks > self.tau
+        self.slope = self.eta * self.selected * before
         alpha += self.psi[..., None] * self.slope
+        self.share = float((self.psi[..., None] * self.slope).norm() / step) if step > 0 else 0.0
 
     def forget(self) -> None:
         """Alpha was replaced from outside: it no longer depends on psi."""
         self.slope = torch.zeros_like(self.slope)
 
     def state_dict(self) -> dict[str, Any]:
-        """psi and the last slope."""
-        return {"psi": self.psi, "slope": self.slope}
+        """psi and what is known of the last step."""
+        return {"psi": self.psi, "slope": self.slope, "selected": self.selected}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back a state."""
         self.psi, self.slope = state["psi"].to(self.psi), state["slope"].to(self.slope)
+        self.selected = state["selected"].to(self.selected)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from search.binary import SignWeight, quant_convs, sign
+from search.binary import QuantConv2d, SignWeight, quant_convs, sign
 
 
 def kernel_loss(model: nn.Module) -> Tensor:
@@ -24,6 +24,21 @@ def kernel_loss(model: nn.Module) -> Tensor:
             target = sign(conv.weight.detach()) * quantiser.beta(conv.weight)
             total = total + (conv.weight - target).square().mean(dim=(1, 2, 3)).sum()
     return total
+
+
+def tie_loss(pairs: Sequence[tuple[QuantConv2d, Tensor]]) -> Tensor:
+    """Mean over filters of MSE(H, Hhat), H the Parent's filter, Hhat = beta o sign(w) the Child's, a scalar.
+
+    The Parent's filters are constants: the Child follows. Gradients pass sign by its estimator.
+
+    Args:
+        pairs: A Child's convolution and its Parent's weights, of one shape.
+    """
+    errors = [
+        (conv.weight_quantiser(conv.weight) - weight.detach()).square().mean(dim=(1, 2, 3))
+        for conv, weight in pairs
+    ]
+    return torch.cat(errors).mean()
 
 
 class ClassMeanLoss(nn.Module):

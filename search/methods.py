@@ -16,8 +16,10 @@ from search.strategies.bnas import Bnas, BnasSettings
 from search.strategies.cp_nas import CpNas, CpNasSettings
 from search.strategies.darts import Darts, DartsSettings
 from search.strategies.dcp_nas import DcpNas, DcpNasSettings
+from search.strategies.local_search import LocalSearch, LocalSearchSettings
 from search.strategies.pc_darts import PcDarts, PcDartsSettings
 from search.strategies.random import RandomSearch, RandomSettings
+from search.strategies.regularised_evolution import RegularisedEvolution, RegularisedEvolutionSettings
 
 
 class Method(NamedTuple):
@@ -29,6 +31,8 @@ class Method(NamedTuple):
 
 METHODS: dict[str, Method] = {
     "random": Method(RandomSearch, RandomSettings),
+    "regularised_evolution": Method(RegularisedEvolution, RegularisedEvolutionSettings),
+    "local_search": Method(LocalSearch, LocalSearchSettings),
     "cp_nas": Method(CpNas, CpNasSettings),
     "bnas": Method(Bnas, BnasSettings),
     "darts": Method(Darts, DartsSettings),

@@ -17,6 +17,9 @@ from torch.nn import functional as F
 from search.curvature import Curvature, Outputs, objective_curvature
 
 Distance = Literal["f_norm", "l1", "cosine"]
+Scaling = Literal["relative", "printed"]
+"""What the weight of a term means: ``relative``, the norm of its gradient as a share of that of G; ``printed``, the
+factor of the papers' sum, whose normalisation is not known [derived]."""
 
 
 def parent_objective(logits: Tensor, labels: Tensor) -> Tensor:
@@ -72,14 +75,31 @@ class ChildGradient:
     Attributes:
         gradient: d/dalphahat of -G + lambda D (4.33).
         tangent: dG/dalphahat.
+        share: Norm of the second term over that of the first; None without a Parent's tangent.
         distance: D; None without a Parent's tangent.
         cosine: Cosine between the two tangents; None without a Parent's.
     """
 
     gradient: Tensor
     tangent: Tensor
+    share: float | None
     distance: float | None
     cosine: float | None
+
+
+def term_factor(weight: float, scaling: Scaling, term: Tensor, reference: Tensor) -> Tensor:
+    """The factor of a term's gradient, a scalar.
+
+    Args:
+        weight: Of the settings.
+        scaling: ``relative``: ``factor * |term| = weight * |reference|``, 0 where the term has no gradient;
+            ``printed``: the weight itself.
+        term: Norm of the term's gradient.
+        reference: Norm of the gradient that it is compared with.
+    """
+    if scaling == "printed":
+        return torch.full_like(term, weight)
+    return torch.where(term > 0, weight * reference / term, torch.zeros_like(term))
 
 
 def child_gradient(
@@ -88,6 +108,7 @@ def child_gradient(
     alpha: Tensor,
     parent: Tensor | None,
     weight: float,
+    scaling: Scaling,
     kind: Distance,
     curvature: Curvature,
     average: Callable[[Tensor], Tensor] = lambda value: value,
@@ -102,7 +123,8 @@ def child_gradient(
         objective: Logits to G.
         alpha: Alphahat, requires a gradient.
         parent: t, the Parent's tangent; None leaves D out, which is CP-NAS's objective.
-        weight: lambda.
+        weight: Decides lambda.
+        scaling: How; see :func:`term_factor`.
         kind: What D is.
         curvature: What H_G is; see :func:`search.curvature.objective_curvature`.
         average: Mean over processes; D compares the tangent of the whole batch.
@@ -113,10 +135,15 @@ def child_gradient(
     (tangent,) = torch.autograd.grad(objective(logits), alpha, create_graph=exact, retain_graph=kept)
     whole = average(tangent.detach())
     if parent is None:
-        return ChildGradient(-whole, whole, None, None)
+        return ChildGradient(-whole, whole, None, None, None)
     direction = distance_gradient(whole, parent, kind)
     factor = whole if curvature == "outer" else tangent
     product = average(objective_curvature(curvature, outputs, alpha, logits, factor, direction).detach())
+    term = term_factor(weight, scaling, product.norm(), whole.norm()) * product
     return ChildGradient(
-        -whole + weight * product, whole, float(distance(whole, parent, kind)), float(cosine(whole, parent))
+        -whole + term,
+        whole,
+        float(term.norm() / whole.norm()) if whole.any() else 0.0,
+        float(distance(whole, parent, kind)),
+        float(cosine(whole, parent)),
     )

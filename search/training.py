@@ -201,7 +201,13 @@ def average_gradients(fabric: Fabric, parameters: Iterable[nn.Parameter]) -> Non
             gradient.copy_(part.view_as(gradient))
 
 
-def update(fabric: Fabric, optimiser: Optimizer, parameters: Iterable[nn.Parameter], clip: float) -> None:
+def update(
+    fabric: Fabric,
+    optimiser: Optimizer,
+    parameters: Iterable[nn.Parameter],
+    clip: float,
+    amend: Callable[[], None] | None = None,
+) -> None:
     """One optimiser step: average the gradients over all processes, undo float16's loss scale, clip, step.
 
     The average comes first, so that all processes see the same infinities and, in float16, skip the same steps;
@@ -212,10 +218,14 @@ def update(fabric: Fabric, optimiser: Optimizer, parameters: Iterable[nn.Paramet
         optimiser: Holds at least ``parameters``.
         parameters: Those whose gradients are averaged and clipped; one without a gradient is left alone.
         clip: Largest norm of all their gradients together; 0 for no limit.
+        amend: Changes the averaged, unscaled gradients before they are clipped: for terms whose size is stated as a
+            share of the whole batch's gradient.
     """
     used = [parameter for parameter in parameters if parameter.grad is not None]
     average_gradients(fabric, used)
     fabric.strategy.precision.unscale_gradients(optimiser)
+    if amend is not None:
+        amend()
     if clip > 0:
         nn.utils.clip_grad_norm_(used, clip)
     fabric.strategy.optimizer_step(optimiser)

@@ -189,6 +189,7 @@ class Context:
         optimiser: Optimizer,
         epoch: int,
         progress: float,
+        penalty: Callable[[], Tensor] | None = None,
     ) -> float:
         """One epoch of cross entropy over the train half.
 
@@ -198,9 +199,10 @@ class Context:
             optimiser: Holds at least ``parameters``; one without a gradient is left alone.
             epoch: Decides the order and augmentation of the images.
             progress: Position in the learning-rate schedule, in [0, 1].
+            penalty: A further loss of the weights alone, the same for every batch and process.
 
         Returns:
-            The mean training loss.
+            The mean cross entropy.
         """
         for group in optimiser.param_groups:
             group["lr"] = self.learning_rate(progress)
@@ -209,7 +211,7 @@ class Context:
             optimiser.zero_grad(set_to_none=True)
             with self.autocast():
                 loss = nn.functional.cross_entropy(predict(x), y)
-            self.fabric.backward(loss)
+            self.fabric.backward(loss if penalty is None else loss + penalty())
             update(self.fabric, optimiser, parameters, self.space.optimiser.clip)
             total, count = total + loss.item() * len(y), count + len(y)
             self.budget.images_seen += len(y) * self.fabric.world_size
@@ -232,11 +234,30 @@ class SearchResult:
         genotype: The architecture.
         validation_accuracy: The validation accuracy the method itself saw last for its choice, in [0, 1].
         tables: Further tables by file name (such as ``rounds.csv``).
+        metrics: What the method says of its own working, by name; None where it does not apply. All methods use
+            these names with these meanings:
+
+            - ``tie_share``: share of the choices that make the genotype, in [0, 1], that equal scores left to a
+              seeded draw (of its 8 nodes; of the one choice between whole architectures);
+            - ``sign_flip_share``: share of the trained 1-bit weights that changed sign in an epoch, mean over the
+              epochs; 0 is a Child that is frozen;
+            - ``signal_share``, ``effect_share``: 1 - noise / observed variance of the operations' means, with
+              the noise of the validation half's size and with that between draws of one operation; see
+              :class:`search.strategies.signal.Signal`;
+            - ``entropy_drop``: how far the mean entropy of an edge's mixing weights fell from ln 8, in nats;
+            - ``tangent_share``, ``reconstruction_share``: norm of the term over the norm of that of G, mean over
+              the Child's steps: in alphahat, and in the 1-bit weights (DCP-NAS);
+            - ``backtrack_share``: norm of the backtracking over that of the descent, in the alphas (DCP-NAS);
+            - ``selection_change_share``: share of an epoch's operations whose selection for backtracking
+              differs from the epoch before; ``psi_smallest``, ``psi_largest``: psi's range (DCP-NAS);
+            - ``curvature_cosine``: cosine of the products of G's Hessian with one direction, exact and
+              Gauss-Newton, on the 1-bit Child, mean over the rounds (DCP-NAS).
     """
 
     genotype: Genotype
     validation_accuracy: float
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    metrics: dict[str, float | None] = field(default_factory=dict)
 
 
 class Strategy(ABC):

@@ -1,34 +1,57 @@
-"""CP-NAS (method.md, section 3; Zhuo et al., IJCAI 2020, Algorithm 9), and BNAS (Chen) as its special case."""
+"""CP-NAS (Zhuo et al., IJCAI 2020, Algorithm 9): a 1-bit Child and its real-valued Parent decide together."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from statistics import fmean
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
+from torch import Tensor
 
 from search.binary import quant_convs
+from search.flips import Flips, SignWatch
 from search.genotype import EDGES, OPERATIONS, PARAMETER_FREE, Genotype, collapse, derive
+from search.losses import tie_loss
 from search.settings import Epochs, Settings, Weight
 from search.strategies.base import Context, SearchResult, Strategy
-from search.strategies.diagnostics import rank_correlation
-from search.supernet import Architecture
+from search.strategies.diagnostics import mean_share, rank_correlation
+from search.strategies.signal import Signal, binomial_variance, columns, combined, measure
+from search.strategies.ties import DIGITS, Settled, settle
+from search.supernet import Architecture, Supernet
 
 EDGE_COUNT = 2 * len(EDGES)
 """Edges of both kinds of cell: rows 0 to 13 are the normal cell's, 14 to 27 the reduction cell's."""
+PLAIN = (
+    "remaining",
+    "values",
+    "means",
+    "variances",
+    "evidence",
+    "rounds",
+    "flip_shares",
+    "child_accuracies",
+)
+"""Attributes of plain values that a saved state holds."""
 
 
 class CpNasSettings(Settings):
     """Settings of CP-NAS.
 
     Attributes:
-        beta_p: Weight of the gap between Parent and Child (4.15).
-        rounds: T, how often every remaining operation is drawn before one is dropped.
-        parent: Train and evaluate the Parent; without it the indicator is A_C alone.
+        beta_p: Weight of the gap between Parent and Child (4.15): z = beta_P A_P + (1 - beta_P) A_C, so 0 is "Child
+            only" and 1 "Parent only", where the Child decides nothing. Accuracy falls from 2 on [paper]; 0.5 is
+            our default, both decide [choice].
+        rounds: T, how often every remaining operation is drawn before one is dropped. With 3 and more few nodes
+            are decided by ties (``tie_share``); with 1 all survivors of a stage come from one draw.
+        parent: Train and evaluate the Parent; without it the indicator is A_C alone ("Child only").
         share_latent_weights: Child and Parent share the weights of their convolutions.
-        partial: Channel sampling: operations see 1 / partial of the channels (BNAS).
+        partial: Channel sampling: operations see 1 / partial of the channels (PC-DARTS).
+        tie_weight: Weight of the loss that ties the Child's weights to the Parent's in each draw, see
+            :func:`search.losses.tie_loss` [derived: what fig. 4.5's "Parent weights, Child weights, MSE" may
+            mean]; 0 leaves it out [choice].
     """
 
     beta_p: Weight
@@ -36,6 +59,13 @@ class CpNasSettings(Settings):
     parent: bool
     share_latent_weights: bool
     partial: int = Field(ge=1, le=8192)
+    tie_weight: Weight
+
+    @model_validator(mode="after")
+    def _parent_is_there(self) -> CpNasSettings:
+        if self.tie_weight > 0 and (not self.parent or self.share_latent_weights):
+            raise ValueError("tie_weight needs a Parent with weights of its own")
+        return self
 
 
 def indicator_value(accuracy_child: float, accuracy_parent: float | None, beta_p: float) -> float:
@@ -49,6 +79,32 @@ def indicators(means: dict[int, float]) -> dict[int, float]:
     """e(o_k) = softmax over an edge's remaining operations of their mean z (4.16)."""
     values = torch.tensor([means[k] for k in sorted(means)], dtype=torch.float64)
     return dict(zip(sorted(means), torch.softmax(values, 0).tolist(), strict=True))
+
+
+def edge_table(scores: list[dict[int, float]], remaining: list[list[int]]) -> list[list[float]]:
+    """The table that edges are kept by, of the scores of the last operations: one row an edge of a cell.
+
+    An edge on which only ``none`` is left offers its last other operation, but stands behind all edges that kept an
+    operation: further behind than the scores reach.
+
+    Args:
+        scores: For every edge those of its last operations, which include all that remain.
+        remaining: What is left on every edge.
+    """
+    none = OPERATIONS.index("none")
+    every = [value for row in scores for value in row.values()]
+    behind = max(every) - min(every) + 1
+    table = []
+    for row, kept in zip(scores, remaining, strict=True):
+        only_none = all(op == none for op in kept)
+        allowed = row.keys() if only_none else kept
+        table.append(
+            [
+                row[op] - behind * only_none if op in allowed else float("-inf")
+                for op in range(len(OPERATIONS))
+            ]
+        )
+    return table
 
 
 def draw_round(remaining: list[list[int]], seed: int, k: int, t: int) -> list[Architecture]:
@@ -89,7 +145,11 @@ class CpNas(Strategy):
         self.remaining: list[list[int]] = [list(range(len(OPERATIONS))) for _ in range(EDGE_COUNT)]
         self.values: list[dict[int, list[float]]] = []
         self.means: list[dict[int, float]] = []
+        self.variances: list[float] = []
+        self.evidence: list[dict[int, list[float]]] = [{k: [] for k in ops} for ops in self.remaining]
         self.rounds: list[dict[str, Any]] = []
+        self.signals: list[Signal] = []
+        self.flip_shares: list[float] = []
         self.child_accuracies: list[float] = []
         self._open_stage()
 
@@ -100,6 +160,7 @@ class CpNas(Strategy):
 
     def _open_stage(self) -> None:
         self.values = [{k: [] for k in operations} for operations in self.remaining]
+        self.variances = []
         self.child_accuracies = []
 
     def _place_of(self, index: int) -> tuple[int, int, int]:
@@ -114,50 +175,101 @@ class CpNas(Strategy):
         """One draw: train and evaluate Child and Parent; after T K draws drop one operation on every edge."""
         k, t, draw = self._place_of(index)
         architecture = draw_round(self.remaining, self.context.seed, k, t)[draw]
-        losses, accuracies = {}, {}
+        watch = SignWatch(self.child, only=self.child.active_parameters(architecture))
+        losses, accuracies, images = self._train_and_evaluate(architecture, index)
+        flips = watch.flips()
+        z = indicator_value(accuracies["child"], accuracies.get("parent"), self.settings.beta_p)
+        for values, operation in zip(self.values, architecture.normal + architecture.reduce, strict=True):
+            values[operation].append(z)
+        self.child_accuracies.append(accuracies["child"])
+        self.variances.append(
+            binomial_variance(accuracies["child"], accuracies.get("parent"), self.settings.beta_p, images)
+        )
+        self.flip_shares += [] if flips.share is None else [flips.share]
+        if draw == k - 1:
+            self._weigh_round(t)
+            if t == self.settings.rounds - 1:
+                self._drop_worst(k)
+        return [self._row(index, (k, t, draw), architecture, losses, accuracies, z, flips)]
+
+    def _train_and_evaluate(
+        self, architecture: Architecture, index: int
+    ) -> tuple[dict[str, float], dict[str, float], int]:
+        """One epoch of each network on a drawn architecture: losses, accuracies, and the images they are of."""
+        losses, accuracies, images = {}, {}, 0
         for key, net in self.networks.items():
+
+            def predict(x: Tensor, net: Supernet = net) -> Tensor:
+                return net(x, architecture)
+
             losses[key] = self.context.train_epoch(
-                lambda x, net=net: net(x, architecture),  # type: ignore[misc]
+                predict,
                 net.active_parameters(architecture),
                 self.optimisers[key],
                 epoch=index,
                 progress=index / self.total_steps,
+                penalty=self._tie(architecture) if key == "child" and self.settings.tie_weight > 0 else None,
             )
-            accuracies[key] = self.context.evaluate(net, lambda x, net=net: net(x, architecture)).accuracy  # type: ignore[misc]
-        self.child_accuracies.append(accuracies["child"])
-        z = indicator_value(accuracies["child"], accuracies.get("parent"), self.settings.beta_p)
-        for values, operation in zip(self.values, architecture.normal + architecture.reduce, strict=True):
-            values[operation].append(z)
-        if (t, draw) == (self.settings.rounds - 1, k - 1):
-            self._drop_worst(k)
-        normal, reduce = architecture.encode()
-        return [
-            {
-                "step": index,
-                "k": k,
-                "round": t,
-                "draw": draw,
-                "epoch": self.context.budget.epochs,
-                "accuracy_child": accuracies["child"],
-                "accuracy_parent": accuracies.get("parent"),
-                "z": z,
-                "loss_child": losses["child"],
-                "loss_parent": losses.get("parent"),
-                "images_seen": self.context.budget.images_seen,
-                "normal": normal,
-                "reduce": reduce,
-            }
+            evaluation = self.context.evaluate(net, predict)
+            accuracies[key], images = evaluation.accuracy, evaluation.images
+        return losses, accuracies, images
+
+    def _tie(self, architecture: Architecture) -> Callable[[], Tensor]:
+        """The loss that ties the drawn Child's weights to the Parent's."""
+        assert self.parent is not None
+        drawn = {id(parameter) for parameter in self.child.active_parameters(architecture)}
+        convs = [
+            (ours, theirs.weight)
+            for (_, ours), (_, theirs) in zip(quant_convs(self.child), quant_convs(self.parent), strict=True)
+            if id(ours.weight) in drawn
         ]
+        return lambda: self.settings.tie_weight * tie_loss(convs)
+
+    def _row(
+        self,
+        index: int,
+        place: tuple[int, int, int],
+        architecture: Architecture,
+        losses: dict[str, float],
+        accuracies: dict[str, float],
+        z: float,
+        flips: Flips,
+    ) -> dict[str, Any]:
+        """A row of history.csv; ``sign_flip_share`` is of the 1-bit weights that the draw trained."""
+        normal, reduce = architecture.encode()
+        return {
+            "step": index,
+            **dict(zip(("k", "round", "draw"), place, strict=True)),
+            "epoch": self.context.budget.epochs,
+            "accuracy_child": accuracies["child"],
+            "accuracy_parent": accuracies.get("parent"),
+            "z": z,
+            "loss_child": losses["child"],
+            "loss_parent": losses.get("parent"),
+            "images_seen": self.context.budget.images_seen,
+            "sign_flips": flips.changed,
+            "sign_flip_share": flips.share,
+            "normal": normal,
+            "reduce": reduce,
+        }
+
+    def _weigh_round(self, t: int) -> None:
+        """Keep, for every operation of a finished round, z minus the round's mean: comparable over all rounds."""
+        average = fmean(values[t] for values in self.values[0].values())
+        for evidence, drawn in zip(self.evidence, self.values, strict=True):
+            for operation, values in drawn.items():
+                evidence[operation].append(values[t] - average)
 
     def _drop_worst(self, k: int) -> None:
         """Close the stage of K operations: drop the operation with the smallest indicator on every edge."""
         earlier = self.means
         self.means = [{op: fmean(found) for op, found in values.items()} for values in self.values]
         scores = [indicators(means) for means in self.means]
+        self.signals.append(measure(self.values, self.variances))
         dropped, ties = [], 0
         for edge, score in enumerate(scores):
-            lowest = min(score.values())
-            worst = [op for op, value in score.items() if value == lowest]
+            lowest = round(min(score.values()), DIGITS)
+            worst = [op for op, value in score.items() if round(value, DIGITS) == lowest]
             ties += len(worst) > 1
             dropped.append(random.Random(f"tie {self.context.seed} {k} {edge}").choice(worst))
         self.remaining = [
@@ -184,6 +296,7 @@ class CpNas(Strategy):
             "tau": rank_correlation(earlier, self.means),
             "mean_margin": fmean(values[1] - values[0] for values in ordered),
             "ties": ties,
+            **columns(self.signals[-1]),
             "parameter_free_share": fmean(OPERATIONS[op] in PARAMETER_FREE for op in survivors),
             "collapsed": int(collapse(self.genotype()).collapsed),
             "surviving_normal": "|".join(surviving[:half]),
@@ -192,51 +305,41 @@ class CpNas(Strategy):
             "dropped_reduce": "".join(map(str, dropped[half:])),
         }
 
-    def genotype(self) -> Genotype:
-        """The genotype of the present state: on every edge its best remaining operation, two best edges a node.
+    def settled(self) -> Settled:
+        """What the survivors of the present state are kept by, ties put in order.
 
-        An edge on which only ``none`` is left offers its last other operation, but stands behind all edges that
-        kept an operation.
+        An edge counts by the mean, over all draws of its operation in the whole search, of z minus the mean z of
+        the draw's round: by the evidence of 7 T draws in the end, not of the last one or two.
         """
         half = len(EDGES)
-        tables = [
-            self._table(self.means[:half], self.remaining[:half]),
-            self._table(self.means[half:], self.remaining[half:]),
+        scores = [
+            {op: fmean(found) for op, found in evidence.items() if op in means}
+            for evidence, means in zip(self.evidence, self.means, strict=True)
         ]
+        tables = [
+            edge_table(scores[:half], self.remaining[:half]),
+            edge_table(scores[half:], self.remaining[half:]),
+        ]
+        return settle(tables[0], tables[1], self.context.seed, self.context.space.edges)
+
+    def genotype(self) -> Genotype:
+        """The genotype of the present state: on every edge its best remaining operation, two best edges a node."""
+        found = self.settled()
         return derive(
-            *tables,
+            found.normal,
+            found.reduce,
             name=f"{self.name}-s{self.context.seed}",
             source=f"{self.name} search, seed {self.context.seed}",
             edges=self.context.space.edges,
         )
 
-    @staticmethod
-    def _table(means: list[dict[int, float]], remaining: list[list[int]]) -> list[list[float]]:
-        none = OPERATIONS.index("none")
-        every = [value for row in means for value in row.values()]
-        behind = max(every) - min(every) + 1
-        table = []
-        for row, kept in zip(means, remaining, strict=True):
-            only_none = all(op == none for op in kept)
-            allowed = row.keys() if only_none else kept
-            table.append(
-                [
-                    row[op] - behind * only_none if op in allowed else float("-inf")
-                    for op in range(len(OPERATIONS))
-                ]
-            )
-        return table
-
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimisers, remaining operations and the values of the open stage."""
+        """Weights, optimisers, remaining operations, the values of the open stage, and all that is reported."""
         return {
             "networks": {key: net.state_dict() for key, net in self.networks.items()},
             "optimisers": {key: optimiser.state_dict() for key, optimiser in self.optimisers.items()},
-            "remaining": self.remaining,
-            "values": self.values,
-            "means": self.means,
-            "rounds": self.rounds,
-            "child_accuracies": self.child_accuracies,
+            "signals": [tuple(signal) for signal in self.signals],
+            **{key: getattr(self, key) for key in PLAIN},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -244,10 +347,16 @@ class CpNas(Strategy):
         for key, net in self.networks.items():
             net.load_state_dict(state["networks"][key])
             self.optimisers[key].load_state_dict(state["optimisers"][key])
-        self.remaining, self.values = state["remaining"], state["values"]
-        self.means, self.rounds = state["means"], state["rounds"]
-        self.child_accuracies = state["child_accuracies"]
+        self.signals = [Signal(*signal) for signal in state["signals"]]
+        for key in PLAIN:
+            setattr(self, key, state[key])
 
     def result(self) -> SearchResult:
         """The genotype; its validation accuracy is the mean of the Child's in the last stage (K = 2)."""
-        return SearchResult(self.genotype(), fmean(self.child_accuracies), {"rounds.csv": self.rounds})
+        metrics = {
+            **columns(combined(self.signals)),
+            "tie_share": self.settled().share,
+            "sign_flip_share": mean_share(self.flip_shares),
+        }
+        tables = {"rounds.csv": self.rounds}
+        return SearchResult(self.genotype(), fmean(self.child_accuracies), tables, metrics)

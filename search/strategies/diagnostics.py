@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
@@ -33,10 +34,14 @@ def rank_correlation(earlier: Scores, later: Scores) -> float | None:
     return fmean(taus) if taus else None
 
 
+def mean_share(shares: Sequence[float]) -> float | None:
+    """Mean of what was measured; None where nothing was."""
+    return fmean(shares) if shares else None
+
+
 def entropy(alpha: Tensor) -> float:
     """Mean over all edges of the entropy of their mixing weights, in nats: ln 8 = 2.079 at equal weights."""
-    logarithms = torch.log_softmax(alpha.detach().double(), dim=-1)
-    return float(-(logarithms.exp() * logarithms).sum(-1).mean())
+    return float(torch.special.entr(torch.softmax(alpha.detach().double(), dim=-1)).sum(-1).mean())
 
 
 def margin(alpha: Tensor) -> float:
@@ -49,7 +54,7 @@ def diagnose_alpha(alpha: Tensor, before: Tensor, genotype: Genotype) -> dict[st
     """Columns of history.csv for a method with alphas.
 
     Args:
-        alpha: (2, 14, 8), now.
+        alpha: (2, 14, 8), now; minus infinity where an operation was dropped.
         before: The same after the epoch before.
         genotype: Derived from ``alpha`` as it stands.
     """
@@ -64,4 +69,5 @@ def diagnose_alpha(alpha: Tensor, before: Tensor, genotype: Genotype) -> dict[st
 
 
 def _scores(alpha: Tensor) -> Scores:
-    return [dict(enumerate(row)) for row in alpha.detach().double().flatten(0, 1).tolist()]
+    rows = alpha.detach().double().flatten(0, 1).tolist()
+    return [{op: value for op, value in enumerate(row) if math.isfinite(value)} for row in rows]

@@ -9,6 +9,7 @@ and leave the running statistics of the stem alone: those come from the train ha
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,10 +22,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from search.genotype import EDGES, INPUTS, NODES, OPERATIONS, Genotype, derive_from_alpha
+from search.flips import Flips, SignWatch
+from search.genotype import EDGES, INPUTS, NODES, OPERATIONS, Genotype, derive
 from search.settings import Settings, WeightDecay
 from search.strategies.base import Context, SearchResult, Strategy
-from search.strategies.diagnostics import diagnose_alpha
+from search.strategies.diagnostics import diagnose_alpha, entropy, mean_share
+from search.strategies.ties import Settled, settle
 from search.supernet import Mixture
 from search.training import average_gradients, reduce_sum, update
 
@@ -159,6 +162,10 @@ class Learner:
         binary: Overrides the precision of the space (the Parent is the real twin).
         partial: Operations see 1 / partial of the channels (PC-DARTS).
         edges: Whether edges have parameters (PC-DARTS).
+
+    Attributes:
+        mask: Added to the alphas: 0, or minus infinity for an operation that was dropped; None for none dropped.
+        flips: Signs of 1-bit weights that changed in the last epoch.
     """
 
     def __init__(
@@ -176,13 +183,22 @@ class Learner:
         architecture = ArchitectureParameters(context.seed, settings.alpha_start, edges)
         self.architecture = architecture.to(context.fabric.device)
         self.diagnosed = self.architecture.alpha.detach().clone()
+        self.mask: Tensor | None = None
+        self.flips = Flips(0, 0)
+        self.flip_shares: list[float] = []
         self.weight_optimiser = context.optimiser(self.network.parameters())
         self.alpha_optimiser = settings.optimiser(self.architecture.parameters())
+
+    @property
+    def alpha(self) -> Tensor:
+        """Alpha of the operations that were not dropped, (2, 14, 8); minus infinity for the others."""
+        alpha = self.architecture.alpha
+        return alpha if self.mask is None else alpha + self.mask
 
     def predict(self, x: Tensor, alpha: Tensor | None = None) -> Tensor:
         """Images (B, 3, H, W) to logits of the mixture, of another alpha where one is given; float32 at least."""
         with self.context.autocast():
-            logits = self.network(x, self.architecture.mixture(alpha))
+            logits = self.network(x, self.architecture.mixture(self.alpha if alpha is None else alpha))
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def train_epoch(
@@ -191,6 +207,7 @@ class Learner:
         progress: float,
         weight_loss: Callable[[Batch], tuple[Tensor, Tensor]],
         alpha_step: Callable[[Batch, Batch], None] | None,
+        amend: Callable[[], None] | None = None,
     ) -> float:
         """One epoch of weight steps over the train half, each after an alpha step.
 
@@ -199,6 +216,7 @@ class Learner:
             progress: Position in the schedule of the weights' learning rate, in [0, 1].
             weight_loss: A train batch to the loss that is minimised and the loss that is reported.
             alpha_step: Given a train and a validation batch, changes the alphas; None leaves them.
+            amend: Adds to the averaged gradients of the weights; see :func:`search.training.update`.
 
         Returns:
             The mean reported loss, over all processes.
@@ -207,6 +225,7 @@ class Learner:
         weights = list(self.network.parameters())
         for group in self.weight_optimiser.param_groups:
             group["lr"] = self.context.learning_rate(progress)
+        watch = SignWatch(self.network)
         total, count = 0.0, 0
         for train, validation in paired_batches(self.context, epoch):
             if alpha_step is not None:
@@ -217,10 +236,12 @@ class Learner:
             loss, reported = weight_loss(train)
             # Gradients of the weights alone: those of the alphas belong to the validation half.
             fabric.backward(loss, inputs=weights)
-            update(fabric, self.weight_optimiser, weights, space.optimiser.clip)
+            update(fabric, self.weight_optimiser, weights, space.optimiser.clip, amend)
             total, count = total + reported.item() * len(train[1]), count + len(train[1])
             budget.images_seen += len(train[1]) * fabric.world_size
         budget.epochs += 1
+        self.flips = watch.flips()
+        self.flip_shares += [] if self.flips.share is None else [self.flips.share]
         total, count = reduce_sum(fabric, torch.tensor([total, count], dtype=torch.float64)).tolist()
         return total / max(count, 1)
 
@@ -235,30 +256,44 @@ class Learner:
         """Accuracy of the mixture on the validation half, in [0, 1]."""
         return self.context.evaluate(self.network, self.predict).accuracy
 
+    def settled(self) -> Settled:
+        """What the genotype is kept by: mixing weights, times those of the edges where they have any, without ties."""
+        scores = mixing_weights(self.alpha.detach().double().cpu())
+        if self.architecture.edges is not None:
+            scores = scores * edge_weights(self.architecture.edges.detach().double().cpu())[..., None]
+        normal, reduce = scores.tolist()
+        return settle(normal, reduce, self.context.seed, self.context.space.edges)
+
     def genotype(self, name: str) -> Genotype:
         """The genotype of the present alphas (and edge weights)."""
-        normal, reduce = self.architecture.alpha.detach().double().cpu().tolist()
-        edges = self.architecture.edges
-        factors = None if edges is None else edge_weights(edges.detach().double().cpu()).tolist()
-        return derive_from_alpha(
-            normal,
-            reduce,
+        found = self.settled()
+        return derive(
+            found.normal,
+            found.reduce,
             name=f"{name}-s{self.context.seed}",
             source=f"{name} search, seed {self.context.seed}",
             edges=self.context.space.edges,
-            edge_weights=None if factors is None else (factors[0], factors[1]),
         )
 
+    def metrics(self) -> dict[str, float | None]:
+        """Metrics of the search that any method with alphas has."""
+        return {
+            "tie_share": self.settled().share,
+            "sign_flip_share": mean_share(self.flip_shares),
+            "entropy_drop": math.log(len(OPERATIONS)) - entropy(self.alpha),
+        }
+
     def diagnose(self) -> dict[str, Any]:
-        """Columns of history.csv about the alphas, compared with those at the call before (at first, the start)."""
-        alpha = self.architecture.alpha
+        """Columns of history.csv: signs, and the alphas against those at the call before (at first, the start)."""
+        alpha = self.alpha
         row = diagnose_alpha(alpha, self.diagnosed, self.genotype("present"))
         self.diagnosed = alpha.detach().clone()
-        return row
+        return {"sign_flips": self.flips.changed, "sign_flip_share": self.flips.share, **row}
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, alphas, those last diagnosed, and both optimisers."""
+        """Weights, alphas, those last diagnosed, both optimisers, and the shares of signs that changed."""
         return {
+            "flip_shares": self.flip_shares,
             "diagnosed": self.diagnosed,
             "network": self.network.state_dict(),
             "architecture": self.architecture.state_dict(),
@@ -269,6 +304,7 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back a state."""
         self.diagnosed = state["diagnosed"].to(self.diagnosed)
+        self.flip_shares = state["flip_shares"]
         self.network.load_state_dict(state["network"])
         self.architecture.load_state_dict(state["architecture"])
         self.weight_optimiser.load_state_dict(state["weight_optimiser"])
@@ -340,4 +376,5 @@ class DifferentiableSearch(Strategy):
             self.learner.genotype(self.name),
             self.validation_accuracy,
             {"alphas.csv": alpha_table(self.learner.architecture)},
+            self.learner.metrics(),
         )

@@ -43,7 +43,9 @@ def alpha_step(kind: str) -> Callable[[], object]:
 
     def step() -> object:
         with straight_through_tangents(network), batch_statistics(network):
-            return child_gradient(outputs, objective, architecture.alpha, parent, 5e-3, "f_norm", kind)  # type: ignore[arg-type]
+            return child_gradient(
+                outputs, objective, architecture.alpha, parent, 0.1, "relative", "f_norm", kind
+            )  # type: ignore[arg-type]
 
     return plain if kind == "plain" else step
 

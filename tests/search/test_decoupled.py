@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from search.binary import quant_convs
 from search.decoupled import Backtracking, operation_norms, ranking
@@ -70,16 +70,35 @@ def test_tau_decides_how_many_operations_of_an_edge_are_selected(tau: float, sha
 
 
 def test_psi_stays_non_negative() -> None:
-    """(4.51) takes the absolute value; with a large learning rate its argument does become negative."""
-    entry, alpha = backtracking(eta_psi=50.0), draw(0, *SHAPE)
+    """(4.51) takes the absolute value; with a long step its argument does become negative."""
+    entry, alpha = backtracking(eta_psi=0.5), draw(0, *SHAPE)
     arguments = []
     for step in range(6):
         gradient = draw(step + 1, *SHAPE)
-        arguments.append(entry.psi - 50.0 * (gradient * entry.slope).sum(-1))
+        slope = (gradient * entry.slope).sum(-1)
+        arguments.append(entry.psi - 0.5 * slope / slope.square().mean().sqrt() if slope.any() else entry.psi)
         alpha = one_step(entry, alpha, gradient)
         assert (entry.psi >= 0).all()
         torch.testing.assert_close(entry.psi, arguments[-1].abs())
     assert min(float(argument.min()) for argument in arguments) < 0
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e3])
+def test_psi_moves_by_eta_psi_whatever_the_size_of_alpha(size: float) -> None:
+    entry, alpha = backtracking(eta_psi=0.01), size * draw(0, *SHAPE)
+    alpha = one_step(entry, alpha, 1e-4 * draw(1, *SHAPE))
+    assert torch.equal(entry.psi, torch.full((2, 14), START, dtype=torch.float64))
+    before = entry.psi.clone()
+    one_step(entry, alpha, 1e-4 * draw(2, *SHAPE))
+    assert float((entry.psi - before).square().mean().sqrt()) == pytest.approx(0.01, rel=1e-6)
+
+
+def test_share_is_the_backtracking_over_the_descent() -> None:
+    alpha, gradient, entry = draw(0, *SHAPE), draw(1, *SHAPE), backtracking()
+    one_step(entry, alpha, gradient)
+    expected = (ETA * START * alpha * (ranks() > TAU)).norm() / (0.1 * gradient).norm()
+    assert entry.share == pytest.approx(float(expected), rel=1e-9)
+    assert torch.equal(entry.selected, ranks() > TAU)
 
 
 def test_gradient_of_psi_is_that_of_finite_differences() -> None:
@@ -108,7 +127,8 @@ def test_gradient_of_psi_is_that_of_finite_differences() -> None:
             unit[kind, edge] = 1e-6
             expected[kind, edge] = (of_psi(before + unit) - of_psi(before - unit)) / 2e-6
     assert expected.abs().max() > 1e-2
-    torch.testing.assert_close(entry.psi, (before - ETA_PSI * expected).abs(), rtol=1e-6, atol=1e-8)
+    step = ETA_PSI * expected / expected.square().mean().sqrt()
+    torch.testing.assert_close(entry.psi, (before - step).abs(), rtol=1e-6, atol=1e-8)
 
 
 def test_forgotten_slope_leaves_psi_alone() -> None:
@@ -141,19 +161,26 @@ def supernet(binary: bool) -> Supernet:
     return Supernet(NetworkConfig(4, 3, 4, "cifar", OperationStyle(binary=binary)))
 
 
+def mean_square(operation: nn.Module) -> float:
+    """Of the weights the network multiplies by, by hand."""
+    weights = [conv.weight_quantiser(conv.weight.detach()).flatten() for _, conv in quant_convs(operation)]
+    return float(torch.cat(weights).square().mean())
+
+
 @pytest.mark.parametrize("binary", [True, False])
 def test_norms_are_those_of_the_weights_the_network_multiplies_by(binary: bool) -> None:
-    """beta o sign(w) has the squared norm beta^2 n; the Parent's is that of w (4.53)."""
+    """A weight's mean square: beta^2 for beta o sign(w), that of w in the Parent (4.53)."""
     network = supernet(binary)
     found = operation_norms(network)
     k, row = OPERATIONS.index("sep_conv_3x3"), 5
     (cell,) = [cell for cell in network.cells if not cell.plan.reduction]
-    expected = 0.0
+    total, count = 0.0, 0
     for _, conv in quant_convs(cell.edges[row].operations[k]):
         for channel in conv.weight.detach():
             beta = float(channel.abs().mean())
-            expected += channel.numel() * beta**2 if binary else float(channel.square().sum())
-    assert float(found[0, row, k]) == pytest.approx(expected, rel=1e-5)
+            total += channel.numel() * beta**2 if binary else float(channel.square().sum())
+            count += channel.numel()
+    assert float(found[0, row, k]) == pytest.approx(total / count, rel=1e-5)
 
 
 def test_norms_are_the_mean_over_the_cells_of_a_kind() -> None:
@@ -161,27 +188,15 @@ def test_norms_are_the_mean_over_the_cells_of_a_kind() -> None:
     cells = [cell for cell in network.cells if cell.plan.reduction]
     assert len(cells) == 2
     k = OPERATIONS.index("dil_conv_5x5")
-    single = [
-        sum(
-            float(conv.weight_quantiser(conv.weight.detach()).square().sum())
-            for _, conv in quant_convs(cell.edges[0].operations[k])
-        )
-        for cell in cells
-    ]
+    single = [mean_square(cell.edges[0].operations[k]) for cell in cells]
     assert single[0] != single[1]
     assert float(operation_norms(network)[1, 0, k]) == pytest.approx(sum(single) / 2, rel=1e-5)
 
 
 def test_operations_without_weights_count_as_the_convolution_they_equal() -> None:
-    """Per channel: the identity has one 1, a 3x3 pool nine times 1/9 squared; ``none`` has nothing."""
+    """A weight of the identity is 1, one of a 3x3 pool 1/9; ``none`` has nothing."""
     norms = operation_norms(supernet(binary=True))[0, 13]
-    channels = 4
-    expected = {
-        "none": 0.0,
-        "max_pool_3x3": channels / 9,
-        "avg_pool_3x3": channels / 9,
-        "skip_connect": channels,
-    }
+    expected = {"none": 0.0, "max_pool_3x3": 1 / 81, "avg_pool_3x3": 1 / 81, "skip_connect": 1.0}
     for name, value in expected.items():
         assert float(norms[OPERATIONS.index(name)]) == pytest.approx(value)
 
@@ -190,7 +205,22 @@ def test_a_reduction_cells_skip_has_weights() -> None:
     """At stride 2 ``skip_connect`` is a factorised reduction: its two convolutions count."""
     norms = operation_norms(supernet(binary=True))[1]
     k = OPERATIONS.index("skip_connect")
-    assert float(norms[13, k]) == pytest.approx(
-        (8 + 16) / 2
-    )  # stride 1: the channels of the two reduction cells
-    assert float(norms[0, k]) != pytest.approx((8 + 16) / 2)
+    assert float(norms[13, k]) == pytest.approx(1.0)
+    assert float(norms[0, k]) < 0.9
+
+
+def test_the_order_by_norms_is_no_constant_of_the_operations() -> None:
+    """The size of an operation does not decide: twice the weights, the same R; larger weights, another rank."""
+    network = supernet(binary=True)
+    before = ranking(operation_norms(network))
+    small, large = (OPERATIONS.index(name) for name in ("dil_conv_3x3", "sep_conv_5x5"))
+    with torch.no_grad():
+        for cell in network.cells:
+            for edge in cell.edges:
+                for _, conv in quant_convs(edge.operations[large]):
+                    conv.weight.mul_(0.1)
+                for _, conv in quant_convs(edge.operations[small]):
+                    conv.weight.mul_(3.0)
+    after = ranking(operation_norms(network))
+    assert (after[..., small] > after[..., large]).all()
+    assert ((before > TAU) != (after > TAU)).any()

@@ -18,6 +18,7 @@ from search.tangent import (
     distance_gradient,
     parent_objective,
     tangent,
+    term_factor,
 )
 from tests.search.test_curvature import SHAPE, explicit_ggn, linear, smooth, targets
 
@@ -54,7 +55,7 @@ def finite_differences(function: Callable[[Tensor], Tensor], alpha: Tensor, step
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradient_of_d_by_exact_curvature_is_that_of_finite_differences(kind: str) -> None:
     outputs, alpha, _ = smooth()
-    found = child_gradient(outputs, objective, alpha, parent_tangent(), WEIGHT, kind, "exact")  # type: ignore[arg-type]
+    found = child_gradient(outputs, objective, alpha, parent_tangent(), WEIGHT, "printed", kind, "exact")  # type: ignore[arg-type]
     expected = finite_differences(lambda a: child_loss(outputs, a, kind), alpha.detach())
     torch.testing.assert_close(found.gradient, expected, rtol=1e-6, atol=1e-9)
     # D matters here: without it the gradient is another.
@@ -70,7 +71,9 @@ def test_gradient_is_4_33_with_the_hessian_formed() -> None:
     exact = hessian(lambda a: objective(outputs(a)), alpha.detach()).reshape(15, 15)
     matrices = {"exact": exact, "ggn": -explicit_ggn(outputs, alpha), "outer": -torch.outer(g, g)}
     for curvature, matrix in matrices.items():
-        found = child_gradient(outputs, objective, alpha, parent_tangent(), WEIGHT, "f_norm", curvature)  # type: ignore[arg-type]
+        found = child_gradient(
+            outputs, objective, alpha, parent_tangent(), WEIGHT, "printed", "f_norm", curvature
+        )  # type: ignore[arg-type]
         torch.testing.assert_close(found.gradient.flatten(), -g + 2 * WEIGHT * matrix @ (g - t))
         torch.testing.assert_close(found.tangent.flatten(), g)
 
@@ -78,7 +81,9 @@ def test_gradient_is_4_33_with_the_hessian_formed() -> None:
 def test_ggn_gives_the_exact_gradient_where_outputs_are_linear() -> None:
     outputs, alpha, _ = linear()
     gradients = [
-        child_gradient(outputs, objective, alpha, parent_tangent(), WEIGHT, "f_norm", curvature).gradient
+        child_gradient(
+            outputs, objective, alpha, parent_tangent(), WEIGHT, "printed", "f_norm", curvature
+        ).gradient
         for curvature in ("exact", "ggn", "outer")
     ]
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-9, atol=1e-12)
@@ -91,8 +96,8 @@ def test_without_tangent_or_with_lambda_0_the_objective_is_that_of_cp_nas(curvat
     outputs, alpha, _ = smooth()
     (g,) = torch.autograd.grad(objective(outputs(alpha)), alpha)
     arguments = (outputs, objective, alpha)
-    without = child_gradient(*arguments, None, WEIGHT, "f_norm", curvature)  # type: ignore[arg-type]
-    zero = child_gradient(*arguments, parent_tangent(), 0.0, "f_norm", curvature)  # type: ignore[arg-type]
+    without = child_gradient(*arguments, None, WEIGHT, "printed", "f_norm", curvature)  # type: ignore[arg-type]
+    zero = child_gradient(*arguments, parent_tangent(), 0.0, "printed", "f_norm", curvature)  # type: ignore[arg-type]
     assert torch.equal(without.gradient, -g)
     assert torch.equal(zero.gradient, -g)
     assert without.distance is None and without.cosine is None
@@ -103,9 +108,9 @@ def test_step_along_the_gradient_lowers_the_distance(kind: str) -> None:
     """lambda large: descending on -G + lambda D with exact curvature lowers D."""
     outputs, alpha, _ = smooth()
     weight = 1e4
-    before = child_gradient(outputs, objective, alpha, parent_tangent(), weight, kind, "exact")  # type: ignore[arg-type]
+    before = child_gradient(outputs, objective, alpha, parent_tangent(), weight, "printed", kind, "exact")  # type: ignore[arg-type]
     moved = (alpha.detach() - 1e-3 * before.gradient / before.gradient.norm()).requires_grad_()
-    after = child_gradient(outputs, objective, moved, parent_tangent(), weight, kind, "exact")  # type: ignore[arg-type]
+    after = child_gradient(outputs, objective, moved, parent_tangent(), weight, "printed", kind, "exact")  # type: ignore[arg-type]
     assert before.distance is not None and after.distance is not None
     assert after.distance < before.distance
 
@@ -125,7 +130,7 @@ def test_moving_along_the_parents_tangent_lowers_its_cross_entropy() -> None:
 
 def test_moving_along_the_childs_tangent_lowers_the_divergence() -> None:
     outputs, alpha, _ = smooth()
-    found = child_gradient(outputs, objective, alpha, parent_tangent(), WEIGHT, "f_norm", "ggn")
+    found = child_gradient(outputs, objective, alpha, parent_tangent(), WEIGHT, "printed", "f_norm", "ggn")
     with torch.no_grad():
         assert objective(outputs(alpha + 0.01 * found.tangent)) > objective(outputs(alpha))
 
@@ -137,11 +142,43 @@ def test_both_tangents_agree_where_the_child_is_the_parent_and_its_outputs_the_l
     onehot = F.one_hot(labels, 4).double()
     t = tangent(parent_objective(outputs(alpha), labels), alpha)
     found = child_gradient(
-        outputs, lambda logits: child_objective(logits, onehot), alpha, t, WEIGHT, "f_norm", "exact"
+        outputs,
+        lambda logits: child_objective(logits, onehot),
+        alpha,
+        t,
+        WEIGHT,
+        "printed",
+        "f_norm",
+        "exact",
     )
     torch.testing.assert_close(found.tangent, t)
     assert found.distance == pytest.approx(0.0, abs=1e-20)
     assert found.cosine == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "curvature"),
+    [(kind, curvature) for kind in KINDS for curvature in ("exact", "ggn", "outer")][:-1],
+)
+def test_a_relative_weight_is_the_share_of_the_term(kind: str, curvature: str) -> None:
+    """|lambda H dD/dg| = 0.1 |dG/dalphahat|, whatever the sizes of G, t and H; the direction is that of the printed."""
+    outputs, alpha, _ = smooth()
+    arguments = (outputs, objective, alpha)
+    for size in (1e-4, 1.0, 1e4):
+        t = size * parent_tangent()
+        found = child_gradient(*arguments, t, 0.1, "relative", kind, curvature)  # type: ignore[arg-type]
+        printed = child_gradient(*arguments, t, 1.0, "printed", kind, curvature)  # type: ignore[arg-type]
+        term, literal = found.gradient + found.tangent, printed.gradient + printed.tangent
+        assert float(term.norm() / found.tangent.norm()) == pytest.approx(0.1, rel=1e-5)
+        assert found.share == pytest.approx(0.1, rel=1e-5)
+        assert float(cosine(term, literal)) == pytest.approx(1.0, abs=1e-5)
+        assert printed.share == pytest.approx(float(literal.norm() / found.tangent.norm()), rel=1e-9)
+
+
+def test_a_term_without_a_gradient_stays_nothing() -> None:
+    assert float(term_factor(0.1, "relative", torch.tensor(0.0), torch.tensor(3.0))) == 0.0
+    assert float(term_factor(0.1, "relative", torch.tensor(2.0), torch.tensor(4.0))) == pytest.approx(0.2)
+    assert float(term_factor(0.1, "printed", torch.tensor(2.0), torch.tensor(4.0))) == pytest.approx(0.1)
 
 
 # ---- objectives and distances

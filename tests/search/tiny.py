@@ -70,14 +70,24 @@ BLOCK: dict = {
 """The keys of ``block`` with the values of the profiles."""
 METHODS: dict = {
     "cp_nas": {
-        "beta_p": 1.0,
+        "beta_p": 0.5,
         "rounds": 1,
         "parent": True,
         "share_latent_weights": False,
         "partial": 1,
+        "tie_weight": 0.0,
     },
-    "bnas": {"rounds": 1, "partial": 2},
+    "bnas": {
+        "warm_up": 1,
+        "alpha_epochs": 1,
+        "rounds": 1,
+        "partial": 2,
+        "alpha_learning_rate": 0.03,
+        "alpha_weight_decay": 0.001,
+    },
     "random": {"architectures": 3, "epochs": 2},
+    "regularised_evolution": {"architectures": 4, "epochs": 1, "population": 2, "sample": 1},
+    "local_search": {"architectures": 4, "epochs": 1},
     "darts": {"epochs": 3, "order": 1, "alpha_learning_rate": 0.03, "alpha_weight_decay": 0.001},
     "pc_darts": {
         "epochs": 3,
