@@ -24,6 +24,7 @@ BLOCK: dict[str, Any] = {
 ADDED: dict[str, Any] = {
     "space.block": BLOCK,
     "space.supernet": {"affine": "none", "running_statistics": False},
+    "method.cp_nas.tie_weight": 0.0,  # the loss of fig. 4.5 was not there
     "retrain.*.network.block": BLOCK,
     "detection.block": None,  # that of the weights
     "reid.block": None,  # likewise
