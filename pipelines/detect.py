@@ -55,7 +55,9 @@ def parser() -> argparse.ArgumentParser:
         "--config", type=Path, help="config file, such as downstream/detection/configs/ssd.py"
     )
     direct.add_argument(
-        "--weights", type=Path, help="safetensors: of the retrain stage, or of a whole detector"
+        "--weights",
+        type=Path,
+        help="of the retrain stage, or (--evaluate) of a whole detector: safetensors or .pth",
     )
     direct.add_argument(
         "--evaluate", action="store_true", help="no training: --weights are a whole detector's"
@@ -89,12 +91,12 @@ def run_stage(network: str, precision: str, seed: int) -> Path:
     from downstream.detection import operators
     from downstream.detection.data import read_manifest
     from downstream.detection.pictures import save_pictures
-    from downstream.detection.train import save_detector, train_and_evaluate
+    from downstream.detection.train import CONFIG, DETECTIONS, save_detector, train_and_evaluate
     from pipelines.networks import load_entry
     from pipelines.params import load
     from pipelines.pretrained import describe
     from pipelines.record import write_record
-    from search.files import sha256_file
+    from search.files import sha256_file, write_text
     from search.gradients import require_right_gradients
     from search.training import Resume
 
@@ -124,6 +126,8 @@ def run_stage(network: str, precision: str, seed: int) -> Path:
     with output_folder(RUNS / key) as folder:
         save_pictures(folder / "pictures", model, outcome.test_set, settings.pictures)
         save_detector(folder / "model.safetensors", model, {"key": key, "detector": settings.detector})
+        outcome.config.dump(folder / CONFIG)
+        write_text(folder / DETECTIONS, (resume.folder / DETECTIONS).read_text(encoding="utf-8"))
         write_record(
             folder,
             run={

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from search.errors import InputError
+from search.file_kinds import kind_of
 from search.files import atomic, sha256_json
 from search.versions import KEY, Step, newest, upgrade
 
@@ -80,7 +81,9 @@ def _opened(path: str | Path) -> Any:
     except FileNotFoundError:
         raise InputError("no such weight file", where=path) from None
     except (SafetensorError, OSError) as error:
-        raise InputError(f"not a readable safetensors file ({error})", where=path) from None
+        raise InputError(
+            f"not a readable safetensors file but {kind_of(path)} ({error})", where=path
+        ) from None
 
 
 def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:

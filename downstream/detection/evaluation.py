@@ -16,21 +16,25 @@ KEYS = {"coco_map": "coco/bbox_mAP", "coco_map50": "coco/bbox_mAP_50", "voc_map5
 def evaluate(runner: Any, *, in_training: bool = False, export: Path | None = None) -> dict[str, float]:
     """COCO's mAP and mAP@0.5 and VOC's 11-point mAP@0.5 of the Runner's model, in [0, 1], in one pass.
 
-    CocoMetric gives nothing when there was no detection at all: that is 0.
+    CocoMetric gives nothing when there was no detection at all: that is 0. A measure that the test loop lacks is
+    left out.
 
     Args:
-        runner: With a test loop of both measures.
+        runner: With a test loop of one or both measures.
         in_training: Called by a hook: the run has begun already. The model is left in evaluation mode, which
             the next epoch ends.
         export: Where the detections go as a COCO results file; see
             :class:`downstream.detection.metrics.ExactCocoMetric`.
     """
-    for metric in runner.test_loop.evaluator.metrics:
-        if isinstance(metric, ExactCocoMetric):
-            metric.export = export
     with quiet(), threads_for_processes():
+        for metric in runner.test_loop.evaluator.metrics:
+            if isinstance(metric, ExactCocoMetric):
+                metric.export = export
         values = runner.test_loop.run() if in_training else runner.test()
-    return {key: float(values.get(name, 0.0)) for key, name in KEYS.items()}
+    measured = {metric.prefix for metric in runner.test_loop.evaluator.metrics}
+    return {
+        key: float(values.get(name, 0.0)) for key, name in KEYS.items() if name.partition("/")[0] in measured
+    }
 
 
 @contextlib.contextmanager

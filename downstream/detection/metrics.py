@@ -22,15 +22,14 @@ class ExactCocoMetric(CocoMetric):
 
     Attributes:
         export: Where the detections go as a COCO results file, or None: a list of image_id, category_id (of the
-            normalised annotation file: label + 1), bbox [x, y, width, height] in pixels of the picture, score.
+            annotation file; of a normalised one label + 1), bbox [x, y, width, height] in the picture's pixels, score.
     """
 
     export: Path | None = None
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """COCO's measures; nothing where there was no detection at all."""
-        if self.export is not None:
-            write_json(self.export, [row for _, found in results for row in _rows(self, found)])
+        categories = self._categories()
         found: list[Any] = []
 
         class Kept(coco_metric.COCOeval):
@@ -40,16 +39,28 @@ class ExactCocoMetric(CocoMetric):
 
         with patch.object(coco_metric, "COCOeval", Kept):
             rounded = super().compute_metrics(results)
+        if self.export is not None:
+            write_json(self.export, [row for _, one in results for row in _rows(one, categories)])
         return {key: found[STATS[key.removeprefix("bbox_")]] for key in rounded}
 
+    def _categories(self) -> list[int]:
+        """The category id of each label: by name in the annotation file if one was given, else counted from 1."""
+        names = list(self.dataset_meta["classes"])
+        if self._coco_api is None:
+            return list(range(1, len(names) + 1))
+        ids = {entry["name"]: entry["id"] for entry in self._coco_api.dataset["categories"]}
+        self.cat_ids = [ids[name] for name in names if name in ids]
+        return self.cat_ids
 
-def _rows(metric: CocoMetric, found: dict[str, Any]) -> list[dict[str, Any]]:
+
+def _rows(found: dict[str, Any], categories: list[int]) -> list[dict[str, Any]]:
+    rows = zip(found["bboxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True)
     return [
         {
             "image_id": found["img_id"],
-            "category_id": int(label) + 1,
-            "bbox": metric.xyxy2xywh(box),
-            "score": float(score),
+            "category_id": categories[label],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": score,
         }
-        for box, label, score in zip(found["bboxes"], found["labels"], found["scores"], strict=True)
+        for (x1, y1, x2, y2), label, score in rows
     ]

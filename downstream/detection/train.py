@@ -18,6 +18,11 @@ from downstream.detection.evaluation import evaluate, quiet
 from downstream.detection.settings import DetectionSettings
 from search.files import atomic, read_json, write_json
 
+DETECTIONS = "detections.json"
+"""Detections of the test set as a COCO results file; see :class:`downstream.detection.metrics.ExactCocoMetric`."""
+CONFIG = "config.py"
+"""The config with all its bases and changes put in, beside the weights."""
+
 
 @dataclass
 class Outcome:
@@ -29,6 +34,7 @@ class Outcome:
         counts: Images in training and test, and boxes that the preparation left out of either.
         model: The trained detector.
         test_set: The test data set, for pictures.
+        config: The config that it was made with, all settings put in.
     """
 
     metrics: dict[str, float]
@@ -36,6 +42,7 @@ class Outcome:
     counts: dict[str, int]
     model: torch.nn.Module
     test_set: Any
+    config: Any
 
 
 def train_and_evaluate(
@@ -68,7 +75,7 @@ def train_and_evaluate(
     runner = train(config)
     history = read_json(folder / "history.json")
     evaluation = time.perf_counter()
-    trained = evaluate(runner)
+    trained = evaluate(runner, export=folder / DETECTIONS)
     finished = time.perf_counter()
     if settings.evaluate_every:
         history[-1] |= trained
@@ -91,7 +98,7 @@ def train_and_evaluate(
         "train_boxes_skipped": data.left_out.get("train", 0),
         "test_boxes_skipped": data.left_out.get("test", 0),
     }
-    return Outcome(metrics, history, counts, runner.model, test_set)
+    return Outcome(metrics, history, counts, runner.model, test_set, config)
 
 
 def train(config: Any) -> Any:

@@ -127,6 +127,7 @@ def test_the_stage_writes_a_complete_record(
     assert run["weights"] is None
     cost = read_json(folder / "cost.json")
     assert cost["bops"] > 0 and cost["detector"]["bops"] > cost["bops"] and cost["input"] == 64
+    assert (folder / "config.py").is_file() and isinstance(read_json(folder / "detections.json"), list)
     assert [row["epoch"] for row in read_csv(folder / "history.csv")] == ["1"]
     assert sum(path.stat().st_size for path in (folder / "pictures").iterdir()) < 200_000
     assert not list((workplace / "runs" / ".resume").glob("*"))
@@ -196,6 +197,36 @@ def test_a_killed_run_with_a_config_goes_on(tmp_path: Path, monkeypatch: pytest.
     again = ["--config", str(config), "--evaluate", "--weights", str(output / "model.safetensors")]
     call(monkeypatch, *again, "--output", str(tmp_path / "evaluated"))
     assert read_json(tmp_path / "evaluated" / "metrics.json") == trained
+    detections = read_json(output / "detections.json")
+    assert read_json(tmp_path / "evaluated" / "detections.json") == detections
+    in_their_ids = [
+        {**row, "category_id": row["category_id"] + 4} for row in detections
+    ]  # of square and stripes
+    assert scored_by_pycocotools(tmp_path / "scenes/annotations/val.json", in_their_ids) == (
+        trained["coco_map"], trained["coco_map50"]
+    )  # fmt: skip
+    resolved = [
+        "--config",
+        str(output / "config.py"),
+        "--evaluate",
+        "--weights",
+        str(output / "model.safetensors"),
+    ]
+    call(monkeypatch, *resolved, "--output", str(tmp_path / "resolved"))
+    assert read_json(tmp_path / "resolved" / "metrics.json") == trained
+
+
+def scored_by_pycocotools(annotations: Path, detections: list[dict[str, Any]]) -> tuple[float, float]:
+    """COCO's mAP and mAP@0.5 of a results file, independently of mmdet."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth = COCO(str(annotations))
+    scored = COCOeval(truth, truth.loadRes(detections), "bbox")
+    scored.evaluate()
+    scored.accumulate()
+    scored.summarize()
+    return float(scored.stats[0]), float(scored.stats[1])
 
 
 def test_direct_use_with_backbone_weights(
@@ -207,8 +238,99 @@ def test_direct_use_with_backbone_weights(
     save_weights(weights, build("PC_DARTS_cifar", channels=4, cells=3, classes=5, stem="imagenet"))
     arguments = ("--config", str(config), "--weights", str(weights), "--output", str(tmp_path / "run"))
     call(monkeypatch, *arguments, "--set", "train_cfg.max_epochs=1")
-    assert set(json.loads(capsys.readouterr().out)) == {"coco_map", "coco_map50", "voc_map50"}
-    with pytest.raises(InputError, match="not this detector's weights"):
+    printed = capsys.readouterr().out
+    assert set(json.loads(printed)) == {"coco_map", "coco_map50", "voc_map50"}
+    with pytest.raises(InputError, match="not this detector's weights: .* missing: .*unexpected"):
         call(monkeypatch, *arguments, "--evaluate")
     with pytest.raises(InputError, match="'oops' is not KEY=VALUE"):
         call(monkeypatch, *arguments, "--set", "oops")
+
+
+def checkpoint(path: Path, content: Any) -> Path:
+    import torch
+
+    torch.save(content, path)
+    return path
+
+
+def test_whole_detectors_weights_by_what_the_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from downstream.detection.direct import detector_tensors
+
+    tensors = {"backbone.a": torch.ones(2), "head.b": torch.zeros(3)}
+    for number, content in enumerate(
+        (
+            {"state_dict": tensors, "meta": {"epoch": 12}, "optimizer": {}},
+            {"model": tensors},
+            tensors,
+            {"state_dict": {f"module.{key}": value for key, value in tensors.items()}},
+        )
+    ):
+        found = detector_tensors(checkpoint(tmp_path / f"{number}.safetensors", content))  # whatever its name
+        assert {key: value.tolist() for key, value in found.items()} == {
+            "backbone.a": [1, 1],
+            "head.b": [0, 0, 0],
+        }
+    refused = {
+        "lfs.pth": ("version https://git-lfs.github.com/spec/v1\n", "it is a Git LFS pointer"),
+        "empty.pth": ("", "an empty file"),
+        "page.pth": ("<!doctype html>", "a web page"),
+    }
+    for name, (text, message) in refused.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(
+            InputError, match=f"{name}: not a weight file: .*{message}.*; allowed: safetensors"
+        ):
+            detector_tensors(tmp_path / name)
+    with pytest.raises(
+        InputError, match="cannot be read as plain tensors .*; where it was written: torch.save"
+    ):
+        detector_tensors(checkpoint(tmp_path / "module.pth", Path(tmp_path)))
+    with pytest.raises(InputError, match="a checkpoint without a state_dict of tensors"):
+        detector_tensors(checkpoint(tmp_path / "other.pth", {"epoch": 3}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            'model = dict(type="RetinaNet")\ndata = dict(samples_per_gpu=2)\nrunner = dict(max_epochs=12)\n',
+            r"c\.py: a config of MMDetection 2\.x: data \(now train_dataloader, .*\), runner \(now train_cfg\)",
+        ),
+        ('_base_ = ["nothing.py"]\n', r"c\.py: .*nothing\.py"),
+        ("model = dict(\n", r"c\.py: cannot be used \(SyntaxError: .*line 1"),
+        ("x = 1 / 0\n", r"c\.py: cannot be used \(ZeroDivisionError"),
+        (
+            'model = dict(type="SSD")\n',
+            r"c\.py: no key train_dataloader, train_cfg, optim_wrapper, test_dataloader",
+        ),
+    ],
+)
+def test_configs_of_others_in_one_line(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.py").write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        call(monkeypatch, "--config", "c.py")
+    assert "\n" not in str(error.value)
+
+
+def test_data_that_is_not_there_and_unknown_networks_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_scenes(tmp_path / "scenes")
+    config = tmp_path / "retina.py"
+    whole = RETINA.format(root=str(tmp_path / "scenes"))
+    for text, message in (
+        (
+            whole.replace("annotations/train.json", "annotations/gone.json"),
+            r"retina\.py: no such file: .*gone\.json",
+        ),
+        (whole.replace('"PC_DARTS_cifar"', '"resnet-19"'), "resnet-19"),
+    ):
+        config.write_text(text)
+        with pytest.raises(InputError, match=message):
+            call(monkeypatch, "--config", str(config), "--output", str(tmp_path / "run"))
+    assert not (tmp_path / "run" / "metrics.json").exists()
