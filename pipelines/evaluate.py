@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from contextlib import suppress
@@ -32,8 +33,8 @@ from search.errors import InputError
 from search.files import read_json
 from search.image_folder import CropSettings
 from search.manifest import read_manifest
-from search.training import Evaluation, evaluate, place, set_up
-from search.weights import has_architecture, hash_state, read_header
+from search.training import ComputeSettings, Evaluation, evaluate, place, set_up
+from search.weights import has_architecture, hash_state, is_safetensors, read_header
 
 RUNS = Path("runs")
 NUMBERS = ("accuracy", "top5", "loss")
@@ -184,11 +185,14 @@ def compare(found: Evaluation, recorded: dict[str, Any], differences: list[str],
 
 
 def evaluate_file(arguments: argparse.Namespace) -> None:
-    """Evaluate a weight file on a folder, and print the numbers as JSON."""
-    fabric = set_up(params.load().compute, seed=0)
+    """Evaluate a weight file on a folder, and print the numbers as JSON; needs no params.yaml."""
+    compute = params.load().compute if params.PARAMS.exists() else ComputeSettings()
+    fabric = set_up(compute, seed=0)
     images, task = open_data(arguments, fabric)
-    model = load_teacher(arguments.weights, task, images.classes)
+    model = load_teacher(arguments.weights, task, images.classes, images.names)
     found = evaluated(fabric, model, images)
+    if not math.isfinite(found.loss):
+        raise InputError("its outputs on these images are not finite", where=arguments.weights)
     if fabric.is_global_zero:
         print(json.dumps(asdict(found)))
 
@@ -209,7 +213,7 @@ def open_data(arguments: argparse.Namespace, fabric: Fabric) -> tuple[ImageSet, 
 def crop_of(arguments: argparse.Namespace) -> CropSettings:
     """The crop of the command line, where it is silent that of the file's training."""
     path = str(arguments.weights)
-    header = read_header(path) if path.endswith(".safetensors") and has_architecture(path) else {}
+    header = read_header(path) if is_safetensors(path) and has_architecture(path) else {}
     crop: dict[str, Any] = {"smallest_crop": 1.0, "lighting": 0.0, "decoder": "pil"}
     with suppress(TypeError, ValueError):
         crop |= json.loads(header.get("crop", "{}"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from lightning_fabric import Fabric
 from torch import nn
 
+from downstream.classification.described import description
 from downstream.classification.network import build_network
 from downstream.classification.settings import RetrainSettings
 from downstream.classification.teacher import fix_teacher, identity_of, load_teacher
@@ -35,7 +36,7 @@ def open_teacher(name: str, settings: RetrainSettings, task: Task, fabric: Fabri
     loss = settings.loss
     if loss.teacher is None:
         return None
-    teacher = place(load_teacher(loss.teacher, name, task.train.classes), fabric.device)
+    teacher = place(load_teacher(loss.teacher, name, task.train.classes, task.train.names), fabric.device)
     if loss.teacher_cache == "none":
         return teacher
     identity = identity_of(
@@ -50,7 +51,9 @@ def open_teacher(name: str, settings: RetrainSettings, task: Task, fabric: Fabri
     return fix_teacher(fabric, teacher, task.train.batches.plain(), shape, identity, TEACHERS)
 
 
-def header(name: str, entry: Entry, settings: RetrainSettings, seed: int) -> dict[str, str]:
+def header(
+    name: str, entry: Entry, settings: RetrainSettings, seed: int, model: nn.Module, task: Task
+) -> dict[str, str]:
     """What a weight file says of itself besides its architecture, all that its evaluation needs included."""
     last = settings.stages[-1]
     return {
@@ -60,6 +63,7 @@ def header(name: str, entry: Entry, settings: RetrainSettings, seed: int) -> dic
         "seed": str(seed),
         "binarised": binarised(last.binary_activations, last.binary_weights),
         "crop": json.dumps(settings.crop.model_dump(), sort_keys=True),
+        **description(model, name, task.train.names),
     }
 
 
@@ -135,7 +139,7 @@ def main() -> None:
         save_weights(
             folder / "model.safetensors",
             trained.model,
-            header(arguments.task, entry, settings, arguments.seed),
+            header(arguments.task, entry, settings, arguments.seed, trained.model, task),
         )
         write_record(
             folder,

@@ -19,12 +19,13 @@ DATA = Path("data")
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One part of a task's data: its batches, number of classes, input size, and number of images."""
+    """One part of a task's data: its batches, number of classes, input size, number of images, names of classes."""
 
     batches: EpochBatches
     classes: int
     size: int
     images: int
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def array_set(folder: Path, part: str, count: int, batch: int, fabric: Fabric, *
     if count:
         (images,) = split(images, (count,), seed=0)
     batches = Batches(images, batch, **_place(fabric), **more)
-    return ImageSet(batches, images.classes, images.pixels.shape[-1], len(images))
+    return ImageSet(batches, images.classes, images.pixels.shape[-1], len(images), _names_in(folder))
 
 
 def folder_set(
@@ -96,13 +97,20 @@ def folder_set(
         count=count,
         **_place(fabric),
     )
-    return ImageSet(batches, len(batches.classes), crop.size, len(batches.samples))
+    return ImageSet(batches, len(batches.classes), crop.size, len(batches.samples), tuple(batches.classes))
 
 
 def plain_set(root: Path, crop: CropSettings, batch: int, fabric: Fabric) -> ImageSet:
     """A folder with one folder of images a class, for evaluation."""
     batches = FolderBatches(root, crop, batch, training=False, seed=0, **_place(fabric))
-    return ImageSet(batches, len(batches.classes), crop.size, len(batches.samples))
+    return ImageSet(batches, len(batches.classes), crop.size, len(batches.samples), tuple(batches.classes))
+
+
+def _names_in(prepared: Path) -> tuple[str, ...]:
+    """The names of the classes in prepared data's manifest; none where it has none."""
+    if not (prepared / "manifest.json").exists():
+        return ()
+    return tuple(load_manifest(prepared).get("classes") or ())
 
 
 def _place(fabric: Fabric) -> dict[str, Any]:

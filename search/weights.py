@@ -69,6 +69,26 @@ def has_architecture(path: str | Path) -> bool:
         return "architecture" in (file.metadata() or {})
 
 
+def is_safetensors(path: str | Path) -> bool:
+    """Whether a file is safetensors, by its content: a JSON object behind its length in eight bytes."""
+    try:
+        with Path(path).open("rb") as stream:
+            return stream.read(9)[8:] == b"{"
+    except FileNotFoundError:
+        raise InputError("no such weight file", where=path) from None
+
+
+def refuse_not_finite(tensors: Mapping[str, Tensor], where: object) -> None:
+    """Refuse weights with NaN or infinities: nothing that is computed with them means anything."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise InputError(
+                f"{name} has NaN or infinite values",
+                where=where,
+                mend="train again with a lower learning rate",
+            )
+
+
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """All tensors of a weight file, on the CPU."""
     with _opened(path) as file:
@@ -103,8 +123,10 @@ def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:
             where=path,
             mend="build the network from the file's own header, or give the matching file",
         )
+    tensors = read_tensors(path)
+    refuse_not_finite(tensors, path)
     try:
-        model.load_state_dict(read_tensors(path), strict=True)
+        model.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         raise InputError(f"its tensors are not those of its architecture ({error})", where=path) from None
     return header

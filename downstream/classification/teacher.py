@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
@@ -15,16 +14,14 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
+from downstream.classification.described import NORMALISATION, check_classes
+from downstream.classification.states import read_state, refuse_foreign
 from downstream.models import load_network
-from search.data import CIFAR10_MEAN, CIFAR10_STD
 from search.errors import InputError
 from search.files import atomic, sha256_file, sha256_json
-from search.image_folder import MEAN, STD
 from search.training import reduce_sum
-from search.weights import has_architecture, read_tensors
+from search.weights import has_architecture, is_safetensors
 
-NORMALISATION = {"cifar10": (CIFAR10_MEAN, CIFAR10_STD), "imagenet": (MEAN, STD)}
-"""Mean and standard deviation of the inputs of a task; torchvision's networks take ImageNet's."""
 RESNETS = (
     "resnet18",
     "resnet34",
@@ -106,18 +103,21 @@ class FixedTeacher(nn.Module):
         return torch.from_numpy(np.asarray(self.logits[indices.numpy()])).to(x.device, x.dtype)
 
 
-def load_teacher(path: str | Path, task: str, classes: int) -> Teacher:
+def load_teacher(path: str | Path, task: str, classes: int, names: Sequence[str] = ()) -> Teacher:
     """A teacher from a weight file; see :class:`downstream.classification.settings.LossSettings`.
 
     Args:
         path: One of this suite's weight files, or the state of a torchvision ResNet.
         task: ``cifar10`` or ``imagenet``: how the images are normalised.
         classes: The student's classes; the teacher must have as many, in the same order.
+        names: Their names, where the data has some; a file that says its classes must have the same.
 
     Raises:
-        InputError: If the file is neither, or has another number of classes.
+        InputError: If the file is neither, or has other classes.
     """
-    if str(path).endswith(".safetensors") and has_architecture(path):
+    header: dict[str, Any] = {}
+    refuse_foreign(path)
+    if is_safetensors(path) and has_architecture(path):
         network, header = load_network(path)
         # a file without a task was not written by a training: its inputs are those of this one
         trained, found = str(header.get("task", task)), int(network.classifier.out_features)  # type: ignore[union-attr, arg-type]
@@ -128,34 +128,18 @@ def load_teacher(path: str | Path, task: str, classes: int) -> Teacher:
         found = network.fc.out_features
     if found != classes:
         raise InputError(f"has {found} classes", where=path, allowed=f"{classes}, as the data has")
+    check_classes(header, names, path)
     return Teacher(network, trained, task)
-
-
-def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Tensors by name from safetensors, or from a PyTorch file that is read without unpickling code.
-
-    Also one that holds them under ``model`` or ``state_dict``, as training scripts write them.
-    """
-    if str(path).endswith(".safetensors"):
-        return read_tensors(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError("no such weight file", where=path) from None
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise InputError(f"not a readable file of tensors ({error})", where=path) from None
-    for key in ("model", "state_dict"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError("holds something else than tensors by name", where=path)
-    return dict(state)
 
 
 def torchvision_resnet(state: dict[str, Tensor], where: object) -> torchvision_models.ResNet:
     """The torchvision ResNet that a state belongs to, told by names and shapes, with these weights."""
     shapes = _shapes(state)
-    classes = len(state["fc.bias"]) if "fc.bias" in state else 1000
+    if "conv1.weight" in state and "fc.weight" not in state:
+        raise InputError(
+            "has no classifier (fc.weight, fc.bias)", where=where, mend="give the whole network's state"
+        )
+    classes = state["fc.bias"].numel() if "fc.bias" in state else 1000
     for name in RESNETS:
         with torch.device("meta"):
             empty: torchvision_models.ResNet = getattr(torchvision_models, name)(num_classes=classes)

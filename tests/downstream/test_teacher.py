@@ -13,13 +13,13 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from downstream.classification.described import NORMALISATION
+from downstream.classification.states import read_state
 from downstream.classification.teacher import (
-    NORMALISATION,
     RESNETS,
     fix_teacher,
     identity_of,
     load_teacher,
-    read_state,
     torchvision_resnet,
 )
 from downstream.models import build
@@ -106,12 +106,12 @@ def test_what_cannot_be_a_teacher(
 
     refused("t.pth: no such weight file")
     (tmp_path / "t.pth").write_bytes(pickle.dumps(Evil()))
-    refused("t.pth: not a readable file of tensors")
+    refused("t.pth: is no PyTorch file|t.pth: holds a pickled posix.mkdir|t.pth: is damaged")
     torch.save(Evil(), tmp_path / "t.pth")
-    refused("t.pth: not a readable file of tensors")
+    refused("t.pth: holds a pickled posix.mkdir, and unpickling it could run code; save the state alone")
     assert not (tmp_path / "evil").exists()
     torch.save([1, 2], tmp_path / "t.pth")
-    refused("something else than tensors by name")
+    refused("holds a list, not tensors by name")
     torch.save({"a.weight": torch.zeros(3)}, tmp_path / "t.pth")
     refused("no network that is known here; allowed: weight files of this suite; .* resnet18, resnet34")
     torch.save(theirs.state_dict(), tmp_path / "t.pth")
