@@ -110,7 +110,7 @@ def _names_in(prepared: Path) -> tuple[str, ...]:
     """The names of the classes in prepared data's manifest; none where it has none."""
     if not (prepared / "manifest.json").exists():
         return ()
-    return tuple(load_manifest(prepared).get("classes") or ())
+    return tuple(read_manifest(prepared).get("classes") or ())
 
 
 def _place(fabric: Fabric) -> dict[str, Any]:

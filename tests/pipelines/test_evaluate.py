@@ -195,6 +195,24 @@ def test_any_file_on_any_folder(project: Path, tmp_path: Path, capsys: pytest.Ca
         printed(weights["cifar10"], "pictures")
 
 
+def test_a_file_needs_no_project_and_no_other_classes(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without params.yaml, from any folder: the same numbers, JSON alone on stdout; other classes are refused."""
+    weights = project / "runs/retrain/imagenet/small-1bit-s0/model.safetensors"
+    numbers = []
+    for root in (project, tmp_path):
+        capsys.readouterr()
+        call(evaluate.main, root, "--weights", str(weights), "--data", str(project / "pictures"))
+        numbers.append(json.loads(capsys.readouterr().out))
+    assert numbers[0] == numbers[1]
+    others = tmp_path / "others"
+    shutil.copytree(project / "pictures/val", others)
+    (others / "cat").rename(others / "dog")
+    with pytest.raises(InputError, match="was trained on other classes: from place 2 on cat; allowed: dog"):
+        call(evaluate.main, tmp_path, "--weights", str(weights), "--data", str(others))
+
+
 def test_a_fixed_teacher_is_asked_once(copied: Path) -> None:
     values = yaml.safe_load((copied / "params.yaml").read_text())
     teacher = "runs/retrain/imagenet/small-1bit-s0/model.safetensors"
