@@ -163,6 +163,13 @@ _ALL = (
         "norm of the reconstruction error's term over that of G in the 1-bit weights, mean over the Child's steps",
     ),
     _diagnosis(
+        "backtrack_share",
+        Unit.NUMBER,
+        None,
+        "backtracking",
+        "norm of the backtracking over that of the descent in the alphas, mean over the steps",
+    ),
+    _diagnosis(
         "selection_change_share",
         Unit.SHARE,
         None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pipelines.results.metrics import METRICS, Metric, Unit
 from pipelines.results.run import SCHEMA, STAGES, Run, settings_hash
 from search.errors import InputError
 from search.files import read_json, write_json
+from search.strategies.base import SearchResult
 from search.versions import upgrade
 from tests.pipelines.results_records import genotype, in_memory, write_retrain, write_search
 
@@ -223,6 +225,12 @@ def test_the_hash_of_settings_is_that_of_version_1() -> None:
     """Committed tables name it: lifting a record must not change it."""
     run = read_run(GOLDEN / RETRAIN)
     assert run.settings == settings_hash(read_json(GOLDEN / RETRAIN / "params.json"))
+
+
+def test_what_searches_say_of_their_working_is_declared() -> None:
+    """The names that all methods use are those of the table of diagnoses, and no other."""
+    named = set(re.findall(r"``([a-z_]+_[a-z_]+)``", str(SearchResult.__doc__).partition("metrics:")[2]))
+    assert named == {metric.key for metric in METRICS.values() if metric.table == "signal"}
 
 
 def test_metrics_say_when_a_run_is_noise() -> None:
