@@ -235,14 +235,21 @@ def _counted(entry: Entry, params: Params) -> Iterator[_Counted]:
     import torch
 
     from downstream.classification.network import build_network
+    from downstream.classification.settings import VARIANT
 
     recipes = params.retrain
     sides = {"cifar10": CIFAR_SIDE, "imagenet": recipes.imagenet.crop.size}
     classes = {"cifar10": CIFAR_CLASSES, "imagenet": params.data.imagenet.classes or CIFAR_CLASSES}
     for precision in get_args(Precision):
         for task, side in sides.items():
+            if (variant := entry.name.partition(VARIANT)[2]) and variant not in getattr(
+                recipes, task
+            ).variants:
+                continue
             with torch.device("meta"):
-                model = build_network(entry.network, precision, classes[task], getattr(recipes, task))
+                model = build_network(
+                    entry.network, precision, classes[task], getattr(recipes, task).of(entry.name)
+                )
             yield _Counted(f"retrain-{task}", model, (side, side))
         if entry.kind != "genotype":
             model, size = sized(entry.network, real=precision == "real", stem="imagenet")

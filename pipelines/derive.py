@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from downstream import handmade
+from downstream.classification.settings import VARIANT
 from pipelines import code, stage
 from pipelines.networks import FOLDER, Entry, save_entry
 from search.drawing import to_dot, to_svg, to_text
@@ -44,10 +45,11 @@ def found(variant: str, seed: int) -> Entry:
 
 
 def adopted(name: str) -> Entry:
-    """A published or hand-made network under its own name."""
-    if name in handmade.NAMES:
-        return Entry(name, None, None, "handmade", name, None)
-    genotype = published(name)
+    """A published or hand-made network under its own name, with that of a variant behind it, if any."""
+    known = name.partition(VARIANT)[0]
+    if known in handmade.NAMES:
+        return Entry(name, None, None, "handmade", known, None)
+    genotype = published(known)
     return Entry(name, None, None, "published", genotype, genotype.hash)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from downstream.classification.settings import RetrainSettings
+from downstream.classification.settings import VARIANT, RetrainSettings
 from downstream.detection.settings import DetectionSettings
 from downstream.reid.settings import ReidSettings
 from pipelines import settings_file
@@ -130,6 +130,13 @@ class Params(Settings):
             for network in networks:
                 if network not in known:
                     raise ValueError(f"{key} names {network!r}; known: {', '.join(sorted(known))}")
+        for task, recipe in self.retrain:
+            for network in getattr(self.runs, task).networks:
+                variant = network.partition(VARIANT)[2]
+                if variant and variant not in recipe.variants:
+                    raise ValueError(
+                        f"runs.{task} names {network!r}, but retrain.{task}.variants has no {variant!r}"
+                    )
         for task in TRANSFER:
             for key in self.untrained(task) if getattr(self, task).pretrained else ():
                 raise ValueError(

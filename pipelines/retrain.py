@@ -99,6 +99,7 @@ def main() -> None:
     code.check("retrain")
     code.check(f"teacher.{arguments.task}", code.teacher_hash(settings.loss.teacher))
     entry = load_entry(arguments.network)
+    settings = settings.of(entry.name)
     fabric = set_up(active.compute, arguments.seed)
     require_right_gradients(fabric.device)
     task = load_task(arguments.task, settings, arguments.seed, fabric)

@@ -64,7 +64,7 @@ class SearchSettings(Settings):
     """The section ``search`` of params.yaml.
 
     Attributes:
-        methods: Names of the variants to run.
+        methods: Names of the variants to run; none: nothing is searched.
         seeds: One run of every variant for each seed.
         space: What all of them share.
         method: The variants by name. A name of :data:`METHODS` holds this method's settings; any other entry
@@ -72,7 +72,7 @@ class SearchSettings(Settings):
         checkpoint_seconds: At least this many seconds between two saved states (0: after every step).
     """
 
-    methods: Distinct[Name] = Field(min_length=1)
+    methods: Distinct[Name]
     seeds: Distinct[Seed] = Field(min_length=1)
     space: SearchSpaceSettings
     method: dict[str, Variant]

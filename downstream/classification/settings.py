@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from search.binary import Estimator
 from search.data import Augmentation
+from search.errors import InputError
 from search.image_folder import CropSettings
 from search.network import Stem
 from search.settings import (
@@ -18,12 +19,17 @@ from search.settings import (
     FilePath,
     Images,
     LearningRate,
+    Name,
     Settings,
     Weight,
     WeightDecay,
     Workers,
+    merged,
 )
 from search.style import BlockSettings, Form
+
+VARIANT = "--"
+"""Between a network's name and that of a variant of ``retrain.<task>.variants``."""
 
 
 class NetworkSettings(Settings):
@@ -125,10 +131,13 @@ class RetrainSettings(Settings):
             shorter training, and always with the form ``released``, set ``recalibrate_images``.
         recalibrate_images: Training images from which batch norm's statistics are estimated anew after the last
             epoch, before the final evaluation and the export; 0 to leave them as training left them.
+        variants: Changes to ``network`` by name, for runs of a network in several forms: the network ``NAME--VARIANT``
+            of the chain is NAME with these changes, such as ``{w1a32: {block: {depthwise: w1a32}}}``.
         workers: Loading processes of an image folder; no influence on the numbers.
     """
 
     network: NetworkSettings
+    variants: dict[Name, dict[str, Any]]
     stages: list[StageSettings] = Field(min_length=1, max_length=20)
     loss: LossSettings
     train_images: Images
@@ -141,6 +150,31 @@ class RetrainSettings(Settings):
     ema: float = Field(ge=0, lt=1)
     recalibrate_images: Images
     workers: Workers
+
+    def of(self, name: str) -> RetrainSettings:
+        """The recipe of a network of the chain: with its variant's changes in ``network``, and no variants.
+
+        Raises:
+            InputError: If the name asks for a variant that there is not.
+        """
+        variant = name.partition(VARIANT)[2]
+        if variant and variant not in self.variants:
+            raise InputError(
+                f"{name} is no known variant", where="variants", allowed=", ".join(self.variants)
+            )
+        values = merged(self.network.model_dump(), self.variants[variant] if variant else {})
+        return self.model_copy(update={"network": NetworkSettings.model_validate(values), "variants": {}})
+
+    @model_validator(mode="after")
+    def _variants_are_networks(self) -> RetrainSettings:
+        for name, changes in self.variants.items():
+            try:
+                NetworkSettings.model_validate(merged(self.network.model_dump(), changes))
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(map(str, ("variants", name, *first["loc"])))
+                raise ValueError(f"{where} is {first['input']!r}: {first['msg'].lower()}") from None
+        return self
 
     @model_validator(mode="after")
     def _batch_divides(self) -> RetrainSettings:

@@ -26,6 +26,7 @@ ADDED: dict[str, Any] = {
     "space.supernet": {"affine": "none", "running_statistics": False},
     "method.cp_nas.tie_weight": 0.0,  # the loss of fig. 4.5 was not there
     "retrain.*.network.block": BLOCK,
+    "retrain.*.variants": {},
     "detection.block": None,  # that of the weights
     "reid.block": None,  # likewise
     "retrain.*.loss.teacher_cache": "none",  # a teacher was asked about every augmented image

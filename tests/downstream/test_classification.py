@@ -62,6 +62,7 @@ def recipe(
 ) -> RetrainSettings:
     values: dict[str, Any] = {
         "network": NETWORK | (network or {}),
+        "variants": {},
         "stages": [STAGE | {"binary_weights": False}, STAGE],
         "loss": LOSS | (loss or {}),
         "train_images": 0,
@@ -282,3 +283,22 @@ def test_a_file_of_the_first_stage_keeps_its_real_weights(tmp_path: Path) -> Non
     assert evaluated(loaded) == run.evaluation
     save_weights(tmp_path / "w.safetensors", run.model)
     assert evaluated(load_network(tmp_path / "w.safetensors")[0]) != run.evaluation
+
+
+def test_a_variant_changes_the_network_and_nothing_else() -> None:
+    chosen = recipe(
+        variants={"narrow": {"channels": 2}, "real-depthwise": {"block": {"depthwise": "w32a32"}}}
+    )
+    assert chosen.of("DARTS_V1") == recipe()
+    assert chosen.of("DARTS_V1--narrow") == recipe(network={"channels": 2})
+    changed = chosen.of("cp_nas-s0--real-depthwise").network
+    assert changed.block.depthwise == "w32a32" and changed.block.parent_block == "original"
+    with pytest.raises(
+        InputError, match="DARTS_V1--wide is no known variant; allowed: narrow, real-depthwise"
+    ):
+        chosen.of("DARTS_V1--wide")
+
+
+def test_a_variant_must_make_a_network() -> None:
+    with pytest.raises(ValidationError, match="variants.odd.block.depthwise is 'w2a2'"):
+        recipe(variants={"odd": {"block": {"depthwise": "w2a2"}}})

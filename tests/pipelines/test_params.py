@@ -15,7 +15,7 @@ from search.methods import METHODS
 
 QUICK = yaml.safe_load(profile.path_of("quick").read_text())
 VARIANT = QUICK["search"]["method"]["cp_nas"] | {"method": "cp_nas"}
-ABLATIONS = [name for name in profile.names() if name.startswith("ablation-")]
+ABLATIONS = [name for name in profile.names() if layers.own(name).get("base") == "study"]
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
