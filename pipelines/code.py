@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from pipelines import settings_file
+from pipelines.datasets import sources
 from search.errors import InputError
 from search.files import sha256_file, write_text
 from search.fingerprint import OPAQUE, ROOT, closure, fingerprint
@@ -90,7 +91,8 @@ def teacher_hash(path: str | None) -> str:
 def current(root: Path = ROOT) -> dict[str, Any]:
     """What code.yaml should hold now, for the profiles and the params.yaml of this folder.
 
-    Keys: those of :data:`PROGRAMS`; ``search`` by variant; ``teacher`` by task, the hash of the recipe's weight file.
+    Keys: those of :data:`PROGRAMS`; ``search`` by variant; ``teacher`` by task, the hash of the recipe's weight file;
+    ``pictures`` by data set, the fingerprint of the user's folder.
     """
     from pipelines import layers
 
@@ -102,11 +104,14 @@ def current(root: Path = ROOT) -> dict[str, Any]:
         for values in profiles
         for name, entry in values["search"]["method"].items()
     }
-    recipes = profiles[-1]["retrain"] if PARAMS.exists() else {}
+    active = profiles[-1] if PARAMS.exists() else {"retrain": {}, "data": {}}
     return {
         **{key: of_stage(key, root) for key in PROGRAMS},
         "search": {name: of_method(method, root) for name, method in sorted(methods.items())},
-        "teacher": {task: teacher_hash(recipe["loss"]["teacher"]) for task, recipe in recipes.items()},
+        "teacher": {
+            task: teacher_hash(recipe["loss"]["teacher"]) for task, recipe in active["retrain"].items()
+        },
+        "pictures": sources.fingerprints(active["data"]),
     }
 
 

@@ -20,7 +20,7 @@ from downstream.models import binarised
 from pipelines import code, params, stage
 from pipelines.networks import Entry, load_entry
 from pipelines.record import dataset_of, write_record
-from pipelines.tasks import Task, load_task
+from pipelines.tasks import Task, content_of, load_task
 from search.files import sha256_file, write_csv
 from search.gradients import require_right_gradients
 from search.training import Resume, place, seed_all, set_up
@@ -41,7 +41,7 @@ def open_teacher(name: str, settings: RetrainSettings, task: Task, fabric: Fabri
         return teacher
     identity = identity_of(
         loss.teacher,
-        task.manifest["sha256"],
+        content_of(task.manifest),
         fabric,
         task=name,
         images=task.train.images,
@@ -114,7 +114,7 @@ def main() -> None:
         "settings": settings.model_dump(exclude={"workers"}),
         "architecture": model.architecture_hash,
         "seed": arguments.seed,
-        "data": task.manifest["sha256"],
+        "data": content_of(task.manifest),
         "device": fabric.device.type,
         "precision": active.compute.precision,
         "world": fabric.world_size,

@@ -49,6 +49,11 @@ def load_task(name: str, settings: RetrainSettings, seed: int, fabric: Fabric) -
     )
 
 
+def content_of(manifest: dict[str, Any]) -> str:
+    """A hash that changes with the pictures of a prepared data set, though names and sizes stay."""
+    return str(manifest.get("content", manifest["sha256"]))
+
+
 def load_set(name: str, part: str, settings: RetrainSettings, seed: int, fabric: Fabric) -> ImageSet:
     """One part (``train`` or ``test``) of a task's data; see :func:`load_task`."""
     batch = settings.batch_size // settings.accumulation

@@ -61,10 +61,19 @@ def check_class_folders(root: Path, classes: int | None, verify: Verify, damaged
         skipped={s: [f.place for f in found if f.facts.damage is not None and f.split == s] for s in SPLITS},
         empty_classes=sorted(left_out),
     )
+    layout.more["content"] = _content(used)
     layout.more["left_out"] = {split: _litter(listings, split) for split in SPLITS}
     digests = {split: [file.facts.digest for file in used if file.split == split] for split in SPLITS}
     layout.more["said"] = [*_said(listings), *shared_note(digests, "train", "val")]
     return layout
+
+
+def _content(used: Sequence[_File]) -> str:
+    """A sha256 that a changed picture changes, though names and sizes stay."""
+    content = ContentHash()
+    for file in used:
+        content.text(f"{file.split}/{file.place} {file.facts.digest}")
+    return content.hex()
 
 
 def _litter(listings: dict[tuple[str, str], Listing], split: str) -> dict[str, int]:

@@ -11,6 +11,7 @@ import yaml
 from ruamel.yaml import YAML
 
 from pipelines import code, layers
+from pipelines.datasets import sources
 from search.fingerprint import closure
 from search.methods import METHODS
 
@@ -41,7 +42,8 @@ def test_a_stage_names_the_fingerprint_of_the_program_it_runs(name: str) -> None
     if name == "search":
         assert keys == ["search.${item.method}"] and program == code.SEARCH
     elif program == "pipelines.prepare":
-        assert keys == [name]
+        assert keys[0] == name
+        assert keys[1:] == [f"pictures.{task}" for task in sources.KINDS if name == f"prepare_{task}"]
     else:
         assert code.PROGRAMS[keys[0]].module == program
         assert keys[1:] == [f"teacher.{task}" for task in TASKS if name == f"retrain_{task}"]
