@@ -78,9 +78,15 @@ def slurm(jobs: int) -> Executor:
     Queue, memory and wall time are those of dask-jobqueue's configuration, ``~/.config/dask/jobqueue.yaml``. The
     checkout must lie where all nodes see it.
     """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     from dask.distributed import Client
     from dask_jobqueue import SLURMCluster
 
+    for (
+        number,
+        handler,
+    ) in handlers.items():  # importing dask_jobqueue makes both end the program with success
+        signal.signal(number, handler)
     cluster = SLURMCluster(processes=1, cores=1)
     cluster.adapt(minimum_jobs=0, maximum_jobs=jobs)
     return Client(cluster).get_executor(pure=False, retries=0)

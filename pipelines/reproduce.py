@@ -241,8 +241,7 @@ def _reproduce(
             run.run()
         except BaseException:
             launch.stop_all()
-            for future in run.futures:
-                future.cancel()
+            executor.shutdown(wait=False)  # a cluster cancels its jobs, which the stages take as a Ctrl-C
             raise
         return run
 

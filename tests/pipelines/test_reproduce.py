@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import slurm
+
 ROOT = Path(__file__).parents[2]
 STEP = """
 import sys, time
@@ -218,3 +220,41 @@ def test_a_stage_sleeps_while_it_waits_and_has_its_share_of_threads(tmp_path: Pa
     show = "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['OMP_WAIT_POLICY'])"
     assert run_command(f'python -c "{show}"', str(tmp_path), str(tmp_path / "log"), 3) == 0
     assert (tmp_path / "log").read_text() == "3 PASSIVE\n"
+
+
+@pytest.mark.slow
+def test_stages_as_jobs_of_slurm(repository: Path) -> None:
+    """Two nodes, one command; Ctrl-C ends the jobs, and the same command goes on from where they were."""
+    pytest.importorskip("dask_jobqueue", reason="the extra 'cluster' is not installed")
+    folder = repository.parent / f"{repository.name}-slurm"
+    folder.mkdir()
+    names = ("a", "b", "c", "d")
+    graph(repository, *(stage_text(name, 40) for name in names), stage_text("last", 0.1, names))
+    kept = [repository / "runs/.resume" / name for name in names]
+    try:
+        with slurm.cluster(folder) as reached:
+            settings = {"MEMORY": "1GB", "JOB_MEM": "0", "WALLTIME": "00:10:00"}
+            chosen = environment() | reached | {f"DASK_JOBQUEUE__SLURM__{k}": v for k, v in settings.items()}
+            chosen["PYTHONPATH"] = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
+            asked = command("--executor", "slurm", "--jobs", "4")
+            with subprocess.Popen(asked, cwd=repository, env=chosen) as process:
+                until(lambda: all(path.exists() for path in kept), 120)
+                nodes = subprocess.run(
+                    ["squeue", "--noheader", "--states=R", "--format=%N"],
+                    env=chosen,
+                    capture_output=True,
+                    text=True,
+                )
+                process.send_signal(signal.SIGINT)
+            assert process.returncode == 130
+            assert set(nodes.stdout.split()) == {"node1", "node2"}
+            graph(repository, *(stage_text(name, 1) for name in names), stage_text("last", 0.1, names))
+            done = subprocess.run(
+                asked, cwd=repository, env=chosen, capture_output=True, text=True, timeout=180
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+    except slurm.NoSlurm as why:
+        pytest.skip(str(why))
+    again = [line for line in journal(repository) if " begin " in line][4:8]
+    assert len(again) == 4 and all(int(line.split()[-1]) > 0 for line in again)
+    assert "up to date" in dvc(repository, "status")
