@@ -10,14 +10,13 @@ ranking(R(w_m)) > tau, and alphatilde = alpha^{t+1} for the others. psi stands f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from search.binary import quant_convs
-from search.genotype import OPERATIONS
 from search.supernet import SuperCell, SuperEdge, Supernet
 
 POOL_AREA = 9
@@ -29,24 +28,28 @@ FIXED = {"none": 0.0, "skip_connect": 1.0, "max_pool_3x3": POOL_AREA**-2, "avg_p
 
 @torch.no_grad()
 def operation_norms(network: Supernet) -> Tensor:
-    """R(w_m) = ||w_m||_2^2 (4.53) a weight of every operation, (2, 14, 8), mean over the cells of a kind [choice].
+    """R(w_m) = ||w_m||_2^2 (4.53) a weight of every operation, mean over the cells of a kind [choice].
+
+    The shape is alpha's: (kinds of cell, edges, operations), (2, 14, 8) in the papers' space.
 
     The weights are those the network multiplies by: w, or beta o b^w in a Child. As a sum R would follow the number
     of an operation's weights, which never changes: it is taken as a mean over them [derived: the text's
     normalisation of pools by K_m x K_m], so that training decides the order. See :data:`FIXED` for the others.
     """
-    rows: tuple[list[Tensor], list[Tensor]] = ([], [])
+    operations = network.space.operations
+    rows: list[list[Tensor]] = [[] for _ in network.space.kinds]
     for cell in network.cells:
         assert isinstance(cell, SuperCell)
-        rows[cell.plan.reduction].append(torch.stack([_edge_norms(edge) for edge in cell.edges]))
+        kind = -1 if cell.plan.reduction else 0
+        rows[kind].append(torch.stack([_edge_norms(edge, operations) for edge in cell.edges]))
     return torch.stack([torch.stack(tables).mean(dim=0) for tables in rows])
 
 
-def _edge_norms(edge: nn.Module) -> Tensor:
+def _edge_norms(edge: nn.Module, operations: Sequence[str]) -> Tensor:
     assert isinstance(edge, SuperEdge)
     like = next(edge.parameters())
     return torch.stack(
-        [_norm(name, operation, like) for name, operation in zip(OPERATIONS, edge.operations, strict=True)]
+        [_norm(name, operation, like) for name, operation in zip(operations, edge.operations, strict=True)]
     )
 
 
@@ -58,9 +61,9 @@ def _norm(name: str, operation: nn.Module, like: Tensor) -> Tensor:
 
 
 def ranking(norms: Tensor) -> Tensor:
-    """Rank of each operation by R among the eight of its edge, from 0 (the smallest) to 1 [derived].
+    """Rank of each operation by R among those of its edge, from 0 (the smallest) to 1 [derived].
 
-    Shape (..., 8) to (..., 8): how many of the others are smaller, over 7; equals share the lower rank.
+    Shape (..., K) to (..., K): how many of the others are smaller, over K - 1; equals share the lower rank.
     """
     smaller = norms[..., None, :] < norms[..., :, None]
     return smaller.sum(dim=-1).to(norms.dtype) / (norms.shape[-1] - 1)

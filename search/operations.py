@@ -215,7 +215,7 @@ def build_operation(
     """One of the eight operations on ``channels`` channels at stride 1 or 2.
 
     Args:
-        name: A name of :data:`search.genotype.OPERATIONS`.
+        name: A name of :data:`search.space.KNOWN_OPERATIONS`.
         channels: Input and output channels.
         stride: 1, or 2 for the edges from a reduction cell's inputs.
         style: Form and precision.

@@ -10,7 +10,6 @@ from pipelines.results.curves import Curve, Kind
 from pipelines.results.pictures import WIDTH, Picture, series
 from pipelines.results.plotting import CHILD, PARENT, QUIET, canvas, colour_of, save
 from pipelines.results.run import Run
-from search.genotype import OPERATIONS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -159,7 +158,7 @@ def _searching(kind: Kind, curve: Curve, folder: Path) -> Picture:
         if steps:
             axes[1, 0].step([step + 1 for step in steps], alive, where="mid", color=QUIET)
             axes[1, 0].set_ylabel("ops an edge")
-            axes[1, 0].set_ylim(0, len(OPERATIONS) + 0.5)
+            axes[1, 0].set_ylim(0, max(alive) + 0.5)
         axes[-1, 0].set_xlabel("draw" if steps else kind.time)
         name = f"search-{first.campaign}-{curve.key}"
         save(figure, folder / f"{name}.svg")

@@ -22,6 +22,7 @@ BLOCK: dict[str, Any] = {
 }
 """Blocks before they had settings: every real-valued network of the form ``paper`` was a twin."""
 ADDED: dict[str, Any] = {
+    "space.name": "paper",  # there was no other
     "space.block": BLOCK,
     "space.supernet": {"affine": "none", "running_statistics": False},
     "method.cp_nas.tie_weight": 0.0,  # the loss of fig. 4.5 was not there

@@ -11,21 +11,27 @@ from pipelines.results.pictures import WIDTH, Picture, method_name
 from pipelines.results.plotting import COLOURS, canvas, save
 from pipelines.results.run import SearchRun
 from search.files import write_text
-from search.genotype import EDGES, OPERATIONS
+from search.space import PAPER, SPACES, Space
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def survivor_shares(rounds: Sequence[dict[str, str]], column: str) -> list[list[float]]:
-    """For each round, the share of the edges on which each of the 8 operations survives.
+def space_of(record: SearchRun) -> Space:
+    """The space that was searched; older records know that of the papers alone."""
+    return SPACES.get(record.params["space"].get("name", PAPER.name), PAPER)
 
-    ``column`` holds 14 fields joined by ``|``, each the digits of the surviving operations.
+
+def survivor_shares(rounds: Sequence[dict[str, str]], column: str, space: Space = PAPER) -> list[list[float]]:
+    """For each round, the share of the edges on which each of the space's operations survives.
+
+    ``column`` holds a field an edge, joined by ``|``, each the digits of the surviving operations.
     """
     shares = []
     for row in rounds:
         edges = row[column].split("|")
-        shares.append([sum(str(op) in edge for edge in edges) / len(EDGES) for op in range(len(OPERATIONS))])
+        operations = range(len(space.operations))
+        shares.append([sum(str(op) in edge for edge in edges) / len(edges) for op in operations])
     return shares
 
 
@@ -34,19 +40,20 @@ def survivors(records: Sequence[SearchRun], folder: Path) -> list[Picture]:
     records = [record for record in records if record.rounds and "surviving_normal" in record.rounds[0]]
     if not records:
         return []
-    first = records[0]
+    first, space = records[0], space_of(records[0])
+    names = space.operations
     with canvas(2, 2, WIDTH, 5.0, gridspec_kw={"height_ratios": [3, 2]}) as (figure, axes):
         for axis, kind in zip(axes[0], ("normal", "reduce"), strict=True):
-            every = [survivor_shares(record.rounds, f"surviving_{kind}") for record in records]
+            every = [survivor_shares(record.rounds, f"surviving_{kind}", space) for record in records]
             length = min(len(shares) for shares in every)
             mean = [
-                [statistics.fmean(shares[step][op] for shares in every) for op in range(len(OPERATIONS))]
+                [statistics.fmean(shares[step][op] for shares in every) for op in range(len(names))]
                 for step in range(length)
             ]
             _survivor_map(axis, mean)
             axis.set_title(f"{'normal' if kind == 'normal' else 'reduction'} cell")
-        axes[0, 0].set_yticks(range(len(OPERATIONS)), OPERATIONS)
-        axes[0, 1].set_yticks(range(len(OPERATIONS)), [""] * len(OPERATIONS))
+        axes[0, 0].set_yticks(range(len(names)), names)
+        axes[0, 1].set_yticks(range(len(names)), [""] * len(names))
         for place, record in enumerate(records):
             _margins(axes[1, 0], record, place)
             _shares(axes[1, 1], record, place)
@@ -109,7 +116,7 @@ def _survivor_map(axis: Axes, shares: list[list[float]]) -> None:
             )
             axis.text(step, op, f"{100 * share:.0f}", ha="center", va="center", fontsize=7.5)
     axis.set_xlim(-0.6, len(shares) - 0.4)
-    axis.set_ylim(len(OPERATIONS) - 0.4, -0.6)
+    axis.set_ylim(len(shares[0]) - 0.4, -0.6)
     axis.set_xticks(range(len(shares)), [str(step + 1) for step in range(len(shares))])
     axis.set_xlabel("round")
     axis.grid(visible=False)

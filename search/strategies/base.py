@@ -9,20 +9,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from lightning_fabric import Fabric
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from search.binary import Estimator
 from search.data import Augmentation, Batches, Images
+from search.errors import InputError
 from search.genotype import Genotype
 from search.network import NetworkConfig, Stem
 from search.settings import Batch, Cells, Channels, LearningRate, Seed, Settings, Weight, WeightDecay
+from search.space import Keep, Space, named
 from search.style import BlockSettings, Form
 from search.supernet import Supernet
 from search.training import Evaluation, ModuleType, cosine, evaluate, prepare, reduce_sum, update
@@ -72,8 +74,10 @@ class SearchSpaceSettings(Settings):
         train_images, validation_images: Sizes of the two halves, drawn class-balanced from the training set.
         split_seed: Decides the split; the same for all methods and seeds, so that they are compared on one split.
         edges: ``top2`` keeps two edges a node, ``all`` every edge.
+        name: The search space, a name of :data:`search.space.SPACES`; ``paper`` is that of the papers.
     """
 
+    name: str
     form: Form
     block: BlockSettings
     supernet: SupernetSettings
@@ -88,7 +92,20 @@ class SearchSpaceSettings(Settings):
     batch_size: Batch
     augmentation: Augmentation
     optimiser: OptimiserSettings
-    edges: Literal["top2", "all"]
+    edges: Keep
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            return named(value).name
+        except InputError as error:
+            raise ValueError(str(error)) from None
+
+    @property
+    def searched(self) -> Space:
+        """The space with the edges that the settings keep."""
+        return replace(named(self.name), keep=self.edges)
 
     def network_config(self, classes: int, binary: bool | None = None) -> NetworkConfig:
         """The supernet's configuration; ``binary`` overrides the precision (the Parent is the real twin)."""
@@ -166,7 +183,7 @@ class Context:
         """A supernet of the space, of the other precision where ``binary`` says so."""
         config, norms = self.space.network_config(self.train.classes, binary), self.space.supernet
         affine = norms.affine == "all" or (norms.affine == "child" and config.style.binary)
-        return Supernet(config, affine, partial, norms.running_statistics)
+        return Supernet(config, affine, partial, norms.running_statistics, self.space.searched)
 
     def optimiser(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """The optimiser of the settings."""

@@ -24,11 +24,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from search.flips import SignWatch
-from search.genotype import EDGES, OPERATIONS, Genotype, derive
+from search.genotype import Genotype, derive
 from search.operations import Zero
 from search.settings import Epochs
 from search.strategies.base import Context, SearchResult, Strategy
-from search.strategies.cp_nas import EDGE_COUNT, draw_round, edge_table
+from search.strategies.cp_nas import draw_round, edge_table, sides
 from search.strategies.diagnostics import mean_share
 from search.strategies.differentiable import AlphaSettings, Batch, Learner, edge_weights
 from search.strategies.signal import Signal, binomial_variance, columns, combined, measure
@@ -101,9 +101,11 @@ class Bnas(Strategy):
 
     def __init__(self, context: Context, settings: BnasSettings) -> None:
         super().__init__(context)
-        self.settings = settings
+        self.settings, self.space = settings, context.space.searched
         self.learner = Learner(context, settings, partial=settings.partial, edges=True)
-        self.remaining: list[list[int]] = [list(range(len(OPERATIONS))) for _ in range(EDGE_COUNT)]
+        self.remaining: list[list[int]] = [
+            list(range(len(self.space.operations))) for _ in range(self.space.rows)
+        ]
         self.last = self.remaining
         self.candidates: list[list[int]] = []
         self.memory: list[dict[int, float]] = [dict.fromkeys(ops, 0.0) for ops in self.remaining]
@@ -117,14 +119,15 @@ class Bnas(Strategy):
     @property
     def total_steps(self) -> int:
         """Warm-up, and for K = 8 to 2 the alpha epochs and T draws of half the operations."""
-        stages = range(2, len(OPERATIONS) + 1)
+        stages = range(2, len(self.space.operations) + 1)
         draws = self.settings.rounds * sum(sampled(k) for k in stages)
         return self.settings.warm_up + self.settings.alpha_epochs * len(stages) + draws
 
     def _place_of(self, index: int) -> Place:
         warm_up, alphas = self.settings.warm_up, self.settings.alpha_epochs
-        for k in range(len(OPERATIONS), 1, -1):
-            epochs = alphas + (warm_up if k == len(OPERATIONS) else 0)
+        most = len(self.space.operations)
+        for k in range(most, 1, -1):
+            epochs = alphas + (warm_up if k == most else 0)
             if index < epochs:
                 return Place(k, index, None, None)
             index -= epochs
@@ -189,7 +192,9 @@ class Bnas(Strategy):
     def _sample(self, index: int, place: Place) -> dict[str, Any]:
         assert place.round is not None and place.draw is not None
         draws = sampled(place.k)
-        architecture = draw_round(self.candidates, self.context.seed, draws, place.round)[place.draw]
+        architecture = draw_round(self.candidates, self.context.seed, draws, place.round, self.space)[
+            place.draw
+        ]
         network = self.learner.network
         active = network.active_parameters(architecture)
         watch = SignWatch(network, only=active)
@@ -255,33 +260,34 @@ class Bnas(Strategy):
     def _diagnose(self, k: int, dropped: list[int], ties: int) -> dict[str, Any]:
         if sampled(k) > 1:
             self.signals.append(measure(self.values, self.variances))
-        half = len(EDGES)
-        surviving = ["".join(map(str, operations)) for operations in self.remaining]
+        surviving = sides(["".join(map(str, operations)) for operations in self.remaining], self.space, "|")
+        gone = sides(list(map(str, dropped)), self.space)
         return {
             "k": k,
             "ties": ties,
             **(columns(self.signals[-1]) if sampled(k) > 1 else dict.fromkeys(columns(self.signals[-1]))),
             "entropy_drop": self.entropy_drops[-1],
-            "surviving_normal": "|".join(surviving[:half]),
-            "surviving_reduce": "|".join(surviving[half:]),
-            "dropped_normal": "".join(map(str, dropped[:half])),
-            "dropped_reduce": "".join(map(str, dropped[half:])),
+            "surviving_normal": surviving[0],
+            "surviving_reduce": surviving[1],
+            "dropped_normal": gone[0],
+            "dropped_reduce": gone[1],
         }
 
     def _prune(self) -> None:
         """Take dropped operations out of the mixture and out of the network."""
-        mask = torch.zeros(EDGE_COUNT, len(OPERATIONS))
+        every = set(range(len(self.space.operations)))
+        mask = torch.zeros(self.space.rows, len(every))
         for row, operations in zip(mask, self.remaining, strict=True):
-            row[[op for op in range(len(OPERATIONS)) if op not in operations]] = float("-inf")
+            row[sorted(every - set(operations))] = float("-inf")
         alpha = self.learner.architecture.alpha
         self.learner.mask = mask.view(alpha.shape).to(alpha)
-        half = len(EDGES)
+        normal, reduce = self.space.by_kind(self.remaining)
         for cell in self.learner.network.cells:
             assert isinstance(cell, SuperCell)
-            remaining = self.remaining[half:] if cell.plan.reduction else self.remaining[:half]
+            remaining = reduce if cell.plan.reduction else normal
             for edge, operations in zip(cell.edges, remaining, strict=True):
                 assert isinstance(edge, SuperEdge)
-                for op in set(range(len(OPERATIONS))) - set(operations):
+                for op in every - set(operations):
                     edge.operations[op] = Zero(edge.stride)
 
     # ---- the result
@@ -290,12 +296,11 @@ class Bnas(Strategy):
         """What survivors are kept by: the weights of their edges, PC-DARTS's [choice]; ties put in order."""
         edges = self.learner.architecture.edges
         assert edges is not None
-        factors = edge_weights(edges.detach().double().cpu()).flatten().tolist()
+        factors = edge_weights(edges.detach().double().cpu(), self.space).flatten().tolist()
         scores = [dict.fromkeys(ops, factor) for ops, factor in zip(self.last, factors, strict=True)]
-        half = len(EDGES)
-        normal = edge_table(scores[:half], self.remaining[:half])
-        reduce = edge_table(scores[half:], self.remaining[half:])
-        return settle(normal, reduce, self.context.seed, self.context.space.edges)
+        pairs = zip(self.space.by_kind(scores), self.space.by_kind(self.remaining), strict=True)
+        normal, reduce = (edge_table(found, kept, self.space.operations) for found, kept in pairs)
+        return settle(normal, reduce, self.context.seed, space=self.space)
 
     def genotype(self) -> Genotype:
         """Every edge's last operation, two edges a node."""
@@ -305,7 +310,7 @@ class Bnas(Strategy):
             found.reduce,
             name=f"{self.name}-s{self.context.seed}",
             source=f"{self.name} search, seed {self.context.seed}",
-            edges=self.context.space.edges,
+            space=self.space,
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any, ClassVar
 
@@ -13,17 +13,16 @@ from torch import Tensor
 
 from search.binary import quant_convs
 from search.flips import Flips, SignWatch
-from search.genotype import EDGES, OPERATIONS, PARAMETER_FREE, Genotype, collapse, derive
+from search.genotype import Genotype, collapse, derive
 from search.losses import tie_loss
 from search.settings import Epochs, Settings, Weight
+from search.space import NONE, PAPER, PARAMETER_FREE, Space
 from search.strategies.base import Context, SearchResult, Strategy
 from search.strategies.diagnostics import mean_share, rank_correlation
 from search.strategies.signal import Signal, binomial_variance, columns, combined, measure
 from search.strategies.ties import DIGITS, Settled, settle
 from search.supernet import Architecture, Supernet
 
-EDGE_COUNT = 2 * len(EDGES)
-"""Edges of both kinds of cell: rows 0 to 13 are the normal cell's, 14 to 27 the reduction cell's."""
 PLAIN = (
     "remaining",
     "values",
@@ -81,7 +80,9 @@ def indicators(means: dict[int, float]) -> dict[int, float]:
     return dict(zip(sorted(means), torch.softmax(values, 0).tolist(), strict=True))
 
 
-def edge_table(scores: list[dict[int, float]], remaining: list[list[int]]) -> list[list[float]]:
+def edge_table(
+    scores: list[dict[int, float]], remaining: list[list[int]], operations: Sequence[str] = PAPER.operations
+) -> list[list[float]]:
     """The table that edges are kept by, of the scores of the last operations: one row an edge of a cell.
 
     An edge on which only ``none`` is left offers its last other operation, but stands behind all edges that kept an
@@ -90,37 +91,39 @@ def edge_table(scores: list[dict[int, float]], remaining: list[list[int]]) -> li
     Args:
         scores: For every edge those of its last operations, which include all that remain.
         remaining: What is left on every edge.
+        operations: What the indices mean.
     """
-    none = OPERATIONS.index("none")
     every = [value for row in scores for value in row.values()]
     behind = max(every) - min(every) + 1
     table = []
     for row, kept in zip(scores, remaining, strict=True):
-        only_none = all(op == none for op in kept)
+        only_none = all(operations[op] == NONE for op in kept)
         allowed = row.keys() if only_none else kept
         table.append(
             [
                 row[op] - behind * only_none if op in allowed else float("-inf")
-                for op in range(len(OPERATIONS))
+                for op in range(len(operations))
             ]
         )
     return table
 
 
-def draw_round(remaining: list[list[int]], seed: int, k: int, t: int) -> list[Architecture]:
+def sides(rows: list[str], space: Space, separator: str = "") -> tuple[str, str]:
+    """One text an edge to one a kind of cell, for the columns ``..._normal`` and ``..._reduce``."""
+    normal, reduce = space.by_kind(rows)
+    return separator.join(normal), separator.join(reduce)
+
+
+def draw_round(
+    remaining: list[list[int]], seed: int, k: int, t: int, space: Space = PAPER
+) -> list[Architecture]:
     """The K architectures of one round: on every edge each remaining operation exactly once, in a seeded order.
 
     A function of its arguments alone, so that every process and every resumed run draws the same.
     """
     generator = random.Random(f"draw {seed} {k} {t}")
     orders = [generator.sample(sorted(operations), len(operations)) for operations in remaining]
-    half = len(EDGES)
-    return [
-        Architecture(
-            tuple(order[draw] for order in orders[:half]), tuple(order[draw] for order in orders[half:])
-        )
-        for draw in range(k)
-    ]
+    return [Architecture.of([order[draw] for order in orders], space) for draw in range(k)]
 
 
 class CpNas(Strategy):
@@ -130,7 +133,7 @@ class CpNas(Strategy):
 
     def __init__(self, context: Context, settings: CpNasSettings) -> None:
         super().__init__(context)
-        self.settings = settings
+        self.settings, self.space = settings, context.space.searched
         self.child = context.place(context.supernet(partial=settings.partial))
         self.parent = (
             context.place(context.supernet(binary=False, partial=settings.partial))
@@ -142,7 +145,9 @@ class CpNas(Strategy):
                 theirs.weight = ours.weight
         self.networks = {"child": self.child} | ({"parent": self.parent} if self.parent is not None else {})
         self.optimisers = {key: context.optimiser(net.parameters()) for key, net in self.networks.items()}
-        self.remaining: list[list[int]] = [list(range(len(OPERATIONS))) for _ in range(EDGE_COUNT)]
+        self.remaining: list[list[int]] = [
+            list(range(len(self.space.operations))) for _ in range(self.space.rows)
+        ]
         self.values: list[dict[int, list[float]]] = []
         self.means: list[dict[int, float]] = []
         self.variances: list[float] = []
@@ -155,8 +160,8 @@ class CpNas(Strategy):
 
     @property
     def total_steps(self) -> int:
-        """T (8 + 7 + ... + 2) = 35 T draws."""
-        return self.settings.rounds * sum(range(2, len(OPERATIONS) + 1))
+        """T (K + ... + 2) draws: 35 T with the papers' eight operations."""
+        return self.settings.rounds * sum(range(2, len(self.space.operations) + 1))
 
     def _open_stage(self) -> None:
         self.values = [{k: [] for k in operations} for operations in self.remaining]
@@ -165,7 +170,7 @@ class CpNas(Strategy):
 
     def _place_of(self, index: int) -> tuple[int, int, int]:
         """K, round and draw of step ``index``."""
-        for k in range(len(OPERATIONS), 1, -1):
+        for k in range(len(self.space.operations), 1, -1):
             if index < self.settings.rounds * k:
                 return k, index // k, index % k
             index -= self.settings.rounds * k
@@ -174,12 +179,12 @@ class CpNas(Strategy):
     def step(self, index: int) -> list[dict[str, Any]]:
         """One draw: train and evaluate Child and Parent; after T K draws drop one operation on every edge."""
         k, t, draw = self._place_of(index)
-        architecture = draw_round(self.remaining, self.context.seed, k, t)[draw]
+        architecture = draw_round(self.remaining, self.context.seed, k, t, self.space)[draw]
         watch = SignWatch(self.child, only=self.child.active_parameters(architecture))
         losses, accuracies, images = self._train_and_evaluate(architecture, index)
         flips = watch.flips()
         z = indicator_value(accuracies["child"], accuracies.get("parent"), self.settings.beta_p)
-        for values, operation in zip(self.values, architecture.normal + architecture.reduce, strict=True):
+        for values, operation in zip(self.values, architecture.rows, strict=True):
             values[operation].append(z)
         self.child_accuracies.append(accuracies["child"])
         self.variances.append(
@@ -289,20 +294,20 @@ class CpNas(Strategy):
     ) -> dict[str, Any]:
         ordered = [sorted(score.values()) for score in scores]
         survivors = [op for operations in self.remaining for op in operations]
-        half = len(EDGES)
-        surviving = ["".join(map(str, operations)) for operations in self.remaining]
+        surviving = sides(["".join(map(str, operations)) for operations in self.remaining], self.space, "|")
+        gone = sides(list(map(str, dropped)), self.space)
         return {
             "k": k,
             "tau": rank_correlation(earlier, self.means),
             "mean_margin": fmean(values[1] - values[0] for values in ordered),
             "ties": ties,
             **columns(self.signals[-1]),
-            "parameter_free_share": fmean(OPERATIONS[op] in PARAMETER_FREE for op in survivors),
+            "parameter_free_share": fmean(self.space.operations[op] in PARAMETER_FREE for op in survivors),
             "collapsed": int(collapse(self.genotype()).collapsed),
-            "surviving_normal": "|".join(surviving[:half]),
-            "surviving_reduce": "|".join(surviving[half:]),
-            "dropped_normal": "".join(map(str, dropped[:half])),
-            "dropped_reduce": "".join(map(str, dropped[half:])),
+            "surviving_normal": surviving[0],
+            "surviving_reduce": surviving[1],
+            "dropped_normal": gone[0],
+            "dropped_reduce": gone[1],
         }
 
     def settled(self) -> Settled:
@@ -311,16 +316,13 @@ class CpNas(Strategy):
         An edge counts by the mean, over all draws of its operation in the whole search, of z minus the mean z of
         the draw's round: by the evidence of 7 T draws in the end, not of the last one or two.
         """
-        half = len(EDGES)
         scores = [
             {op: fmean(found) for op, found in evidence.items() if op in means}
             for evidence, means in zip(self.evidence, self.means, strict=True)
         ]
-        tables = [
-            edge_table(scores[:half], self.remaining[:half]),
-            edge_table(scores[half:], self.remaining[half:]),
-        ]
-        return settle(tables[0], tables[1], self.context.seed, self.context.space.edges)
+        pairs = zip(self.space.by_kind(scores), self.space.by_kind(self.remaining), strict=True)
+        normal, reduce = (edge_table(found, kept, self.space.operations) for found, kept in pairs)
+        return settle(normal, reduce, self.context.seed, space=self.space)
 
     def genotype(self) -> Genotype:
         """The genotype of the present state: on every edge its best remaining operation, two best edges a node."""
@@ -330,7 +332,7 @@ class CpNas(Strategy):
             found.reduce,
             name=f"{self.name}-s{self.context.seed}",
             source=f"{self.name} search, seed {self.context.seed}",
-            edges=self.context.space.edges,
+            space=self.space,
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Darts(DifferentiableSearch):
         self.learner.alpha_update([self.alpha_gradient(train, validation)])
 
     def alpha_gradient(self, train: Batch, validation: Batch) -> Tensor:
-        """The gradient of the validation loss in alpha, (2, 14, 8), of the order in the settings."""
+        """The gradient of the validation loss in alpha, alpha's shape, of the order in the settings."""
         if self.settings.order == 2:
             return self._unrolled(train, validation)
         return torch.autograd.grad(self.cross_entropy(validation), self.learner.architecture.alpha)[0]

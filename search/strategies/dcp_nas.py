@@ -204,7 +204,7 @@ class DcpNas(Strategy):
         return loss, loss.detach()
 
     def _parent_tangent(self, batch: Batch) -> Tensor:
-        """d f^P / d alpha (4.29) on one batch of all processes, (2, 14, 8)."""
+        """d f^P / d alpha (4.29) on one batch of all processes, alpha's shape."""
         value = parent_objective(self.parent.predict(batch[0]), batch[1])
         return mean_over_processes(tangent(value, self.parent.architecture.alpha))
 

@@ -54,7 +54,7 @@ def diagnose_alpha(alpha: Tensor, before: Tensor, genotype: Genotype) -> dict[st
     """Columns of history.csv for a method with alphas.
 
     Args:
-        alpha: (2, 14, 8), now; minus infinity where an operation was dropped.
+        alpha: (kinds of cell, edges, operations), now; minus infinity where an operation was dropped.
         before: The same after the epoch before.
         genotype: Derived from ``alpha`` as it stands.
     """

@@ -1,6 +1,6 @@
 """What the differentiable methods share: alphas, their mixture (4.28), alpha steps between weight steps.
 
-A supernet mixes all eight operations of an edge by a softmax of the edge's alphas. Weights are trained on the
+A supernet mixes all operations of an edge by a softmax of the edge's alphas. Weights are trained on the
 train half, alphas on batches of the validation half, one alpha step ahead of each weight step (DARTS, Liu et
 al. 2019). Alpha steps compute in float32 whatever the precision: no loss scale guards their small gradients against
 float16, and curvature is made of differences. They see batch statistics, as all operations of a supernet always do,
@@ -23,16 +23,15 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from search.flips import Flips, SignWatch
-from search.genotype import EDGES, INPUTS, NODES, OPERATIONS, Genotype, derive
+from search.genotype import Genotype, derive
 from search.settings import Settings, WeightDecay
+from search.space import INPUTS, PAPER, Space
 from search.strategies.base import Context, SearchResult, Strategy
 from search.strategies.diagnostics import diagnose_alpha, entropy, mean_share
 from search.strategies.ties import Settled, settle
 from search.supernet import Mixture
 from search.training import average_gradients, reduce_sum, update
 
-KINDS = ("normal", "reduce")
-"""The two tables of alpha, in the order of its first dimension."""
 Batch = tuple[Tensor, Tensor]
 VALIDATION_ORDER = 1
 """Added to the run's seed for the order of the validation batches of the alpha steps."""
@@ -75,52 +74,55 @@ class ArchitectureParameters(nn.Module):
         seed: Decides the first values.
         start: Standard deviation of the first values.
         edges: Whether the edges have parameters of their own.
+        space: What is searched.
 
     Attributes:
-        alpha: (2, 14, 8): normal and reduction cell, edges in the order of :data:`search.genotype.EDGES`.
-        edges: (2, 14), or None.
+        alpha: (kinds of cell, edges, operations) in the order of the space; (2, 14, 8) in the papers'.
+        edges: (kinds of cell, edges), or None.
     """
 
-    def __init__(self, seed: int, start: float, edges: bool = False) -> None:
+    def __init__(self, seed: int, start: float, edges: bool = False, space: Space = PAPER) -> None:
         super().__init__()
+        self.space = space
         generator = torch.Generator().manual_seed(seed)
-        shape = (len(KINDS), len(EDGES))
-        self.alpha = nn.Parameter(start * torch.randn(*shape, len(OPERATIONS), generator=generator))
+        shape = (len(space.kinds), len(space.edges))
+        self.alpha = nn.Parameter(start * torch.randn(*shape, len(space.operations), generator=generator))
         self.edges = nn.Parameter(start * torch.randn(*shape, generator=generator)) if edges else None
 
     def mixture(self, alpha: Tensor | None = None) -> Mixture:
-        """The mixture of these parameters, or of another table ``alpha`` (2, 14, 8) in place of theirs."""
+        """The mixture of these parameters, or of another table ``alpha`` of the same shape in place of theirs."""
         weights = mixing_weights(self.alpha if alpha is None else alpha)
         if self.edges is None:
-            return Mixture(weights[0], weights[1])
-        factors = edge_weights(self.edges)
-        return Mixture(weights[0], weights[1], factors[0], factors[1])
+            return Mixture(weights[0], weights[-1])
+        factors = edge_weights(self.edges, self.space)
+        return Mixture(weights[0], weights[-1], factors[0], factors[-1])
 
 
 def mixing_weights(alpha: Tensor) -> Tensor:
-    """Softmax of alpha over the eight operations of each edge (4.28); same shape."""
+    """Softmax of alpha over the operations of each edge (4.28); same shape."""
     return torch.softmax(alpha, dim=-1)
 
 
-def edge_weights(edges: Tensor) -> Tensor:
-    """PC-DARTS's edge normalisation (Xu et al. 2020): softmax over the edges into each node; (..., 14)."""
-    incoming = list(range(INPUTS, INPUTS + NODES))
+def edge_weights(edges: Tensor, space: Space = PAPER) -> Tensor:
+    """PC-DARTS's edge normalisation (Xu et al. 2020): softmax over the edges into each node; (..., edges)."""
+    incoming = list(range(INPUTS, INPUTS + space.nodes))
     return torch.cat([torch.softmax(part, dim=-1) for part in edges.split(incoming, dim=-1)], dim=-1)
 
 
 def alpha_table(parameters: ArchitectureParameters) -> list[dict[str, Any]]:
     """One row a cell, edge and operation: alpha, its mixing weight, the edge's weight where it has one."""
-    alpha = parameters.alpha.detach().double().cpu()
-    weights = mixing_weights(alpha)
-    factors = None if parameters.edges is None else edge_weights(parameters.edges.detach().double().cpu())
+    alpha, space = parameters.alpha.detach().double().cpu(), parameters.space
+    weights, factors = mixing_weights(alpha), None
+    if parameters.edges is not None:
+        factors = edge_weights(parameters.edges.detach().double().cpu(), space)
     rows = []
-    for kind, edge, k in product(range(len(KINDS)), range(len(EDGES)), range(len(OPERATIONS))):
+    for kind, edge, k in product(*map(range, alpha.shape)):
         row: dict[str, Any] = {
-            "cell": KINDS[kind],
+            "cell": space.kinds[kind],
             "edge": edge,
-            "source": EDGES[edge][0],
-            "node": EDGES[edge][1],
-            "op": OPERATIONS[k],
+            "source": space.edges[edge][0],
+            "node": space.edges[edge][1],
+            "op": space.operations[k],
             "alpha": float(alpha[kind, edge, k]),
             "weight": float(weights[kind, edge, k]),
         }
@@ -180,7 +182,8 @@ class Learner:
         self.context = context
         self.network = context.supernet(binary=binary, partial=partial)
         context.place(self.network)
-        architecture = ArchitectureParameters(context.seed, settings.alpha_start, edges)
+        self.space = context.space.searched
+        architecture = ArchitectureParameters(context.seed, settings.alpha_start, edges, self.space)
         self.architecture = architecture.to(context.fabric.device)
         self.diagnosed = self.architecture.alpha.detach().clone()
         self.mask: Tensor | None = None
@@ -191,7 +194,7 @@ class Learner:
 
     @property
     def alpha(self) -> Tensor:
-        """Alpha of the operations that were not dropped, (2, 14, 8); minus infinity for the others."""
+        """Alpha of the operations that were not dropped; minus infinity for the others."""
         alpha = self.architecture.alpha
         return alpha if self.mask is None else alpha + self.mask
 
@@ -260,9 +263,9 @@ class Learner:
         """What the genotype is kept by: mixing weights, times those of the edges where they have any, without ties."""
         scores = mixing_weights(self.alpha.detach().double().cpu())
         if self.architecture.edges is not None:
-            scores = scores * edge_weights(self.architecture.edges.detach().double().cpu())[..., None]
-        normal, reduce = scores.tolist()
-        return settle(normal, reduce, self.context.seed, self.context.space.edges)
+            factors = edge_weights(self.architecture.edges.detach().double().cpu(), self.space)
+            scores = scores * factors[..., None]
+        return settle(scores[0].tolist(), scores[-1].tolist(), self.context.seed, space=self.space)
 
     def genotype(self, name: str) -> Genotype:
         """The genotype of the present alphas (and edge weights)."""
@@ -272,7 +275,7 @@ class Learner:
             found.reduce,
             name=f"{name}-s{self.context.seed}",
             source=f"{name} search, seed {self.context.seed}",
-            edges=self.context.space.edges,
+            space=self.space,
         )
 
     def metrics(self) -> dict[str, float | None]:
@@ -280,7 +283,7 @@ class Learner:
         return {
             "tie_share": self.settled().share,
             "sign_flip_share": mean_share(self.flip_shares),
-            "entropy_drop": math.log(len(OPERATIONS)) - entropy(self.alpha),
+            "entropy_drop": math.log(len(self.space.operations)) - entropy(self.alpha),
         }
 
     def diagnose(self) -> dict[str, Any]:

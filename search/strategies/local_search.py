@@ -39,7 +39,7 @@ class LocalSearch(ProposalSearch):
             for neighbour in neighbours(found[place].genotype, seed, place):
                 if neighbour.hash not in known:
                     return replace(neighbour, name=name, source=source)
-        return replace(random_genotype(seed, index), name=name, source=source)
+        return replace(random_genotype(seed, index, self.context.space.searched), name=name, source=source)
 
 
 def stand(found: list[Found]) -> int:

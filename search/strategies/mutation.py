@@ -6,15 +6,15 @@ import random
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from search.genotype import INPUTS, Cell, Edge, Genotype
-from search.strategies.random import CANDIDATES
+from search.genotype import Cell, Edge, Genotype
+from search.space import INPUTS
 
 
 class Change(NamedTuple):
     """One edge of a genotype and what it becomes.
 
     Attributes:
-        cell: ``normal`` or ``reduce``.
+        cell: ``normal`` or ``reduce``; always ``normal`` where the space has one architecture for both.
         node: Place of the node in the cell, from 0.
         place: Place of the edge in the node.
         edge: The new edge.
@@ -29,7 +29,7 @@ class Change(NamedTuple):
 def operation_changes(genotype: Genotype) -> Iterator[Change]:
     """All changes of one operation; ``none`` is no operation of an architecture."""
     for cell, node, place, edge in _edges(genotype):
-        for operation in CANDIDATES:
+        for operation in genotype.space.kept:
             if operation != edge.operation:
                 yield Change(cell, node, place, Edge(operation, edge.source))
 
@@ -44,7 +44,7 @@ def input_changes(genotype: Genotype) -> Iterator[Change]:
 
 
 def _edges(genotype: Genotype) -> Iterator[tuple[str, int, int, Edge]]:
-    for cell in ("normal", "reduce"):
+    for cell in genotype.space.kinds:
         for node, edges in enumerate(getattr(genotype, cell)):
             for place, edge in enumerate(edges):
                 yield cell, node, place, edge
@@ -58,7 +58,7 @@ def changed(genotype: Genotype, change: Change, name: str, source: str) -> Genot
     cell = list(cells[change.cell])
     cell[change.node] = tuple(sorted(node, key=lambda edge: edge.source))
     cells[change.cell] = tuple(cell)
-    return Genotype(name, source, cells["normal"], cells["reduce"], genotype.space)
+    return Genotype(name, source, cells["normal"], cells[genotype.space.kinds[-1]], genotype.space)
 
 
 def mutation(genotype: Genotype, generator: random.Random) -> Change:

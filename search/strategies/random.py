@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from search.genotype import INPUTS, NODES, OPERATIONS, Cell, Edge, Genotype
+from search.genotype import Cell, Edge, Genotype
 from search.settings import Epochs, Settings
+from search.space import INPUTS, PAPER, Space
 from search.strategies.base import Context
 from search.strategies.evaluation import Found, ProposalSearch, TrainedAccuracy
 
@@ -29,25 +30,24 @@ class RandomSettings(ProposalSettings):
     """Settings of random search: no more than those of all methods that ask for whole architectures."""
 
 
-CANDIDATES = tuple(name for name in OPERATIONS if name != "none")
-"""Operations that an architecture can have."""
-
-
-def uniform_cell(generator: random.Random) -> Cell:
-    """Every node draws two different inputs and for each an operation but ``none``."""
+def uniform_cell(generator: random.Random, space: Space) -> Cell:
+    """Every node draws two different inputs, or reads all where the space keeps all, each with an operation."""
     return tuple(
         tuple(
-            Edge(generator.choice(CANDIDATES), source) for source in sorted(generator.sample(range(node), 2))
+            Edge(generator.choice(space.kept), source)
+            for source in (sorted(generator.sample(range(node), 2)) if space.keep == "top2" else range(node))
         )
-        for node in range(INPUTS, INPUTS + NODES)
+        for node in range(INPUTS, INPUTS + space.nodes)
     )
 
 
-def random_genotype(seed: int, index: int) -> Genotype:
-    """Genotype ``index`` of a seed, uniform over all architectures with two inputs a node."""
+def random_genotype(seed: int, index: int, space: Space = PAPER) -> Genotype:
+    """Genotype ``index`` of a seed, uniform over the architectures that the space's derivation can give."""
     generator = random.Random(f"genotype {seed} {index}")
     source = f"uniform draw {index} of random search, seed {seed}"
-    return Genotype(f"random-s{seed}", source, uniform_cell(generator), uniform_cell(generator))
+    normal = uniform_cell(generator, space)
+    reduce = uniform_cell(generator, space) if space.reduction else normal
+    return Genotype(f"random-s{seed}", source, normal, reduce, space)
 
 
 class RandomSearch(ProposalSearch):
@@ -60,4 +60,4 @@ class RandomSearch(ProposalSearch):
 
     def propose(self, found: list[Found]) -> Genotype:
         """The next draw, whatever the others gave."""
-        return random_genotype(self.context.seed, len(found))
+        return random_genotype(self.context.seed, len(found), self.context.space.searched)

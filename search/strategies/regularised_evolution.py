@@ -47,7 +47,11 @@ class RegularisedEvolution(ProposalSearch):
         seed, index = self.context.seed, len(found)
         name = f"{self.name}-s{seed}"
         if index < self.settings.population:
-            return replace(random_genotype(seed, index), name=name, source=f"{name}, first population")
+            return replace(
+                random_genotype(seed, index, self.context.space.searched),
+                name=name,
+                source=f"{name}, first population",
+            )
         generator = random.Random(f"evolution {seed} {index}")
         members = generator.sample(found[-self.settings.population :], self.settings.sample)
         generator.shuffle(members)  # max takes the first of equals: a drawn one

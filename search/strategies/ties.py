@@ -38,20 +38,22 @@ class Settled(NamedTuple):
         return self.tied_nodes / self.nodes
 
 
-def settle(normal: Table, reduce: Table, seed: int, edges: Keep = "top2", space: Space = PAPER) -> Settled:
+def settle(
+    normal: Table, reduce: Table, seed: int, edges: Keep | None = None, space: Space = PAPER
+) -> Settled:
     """Replace scores by their places, so that :func:`search.genotype.derive` meets no equals.
 
     Args:
         normal, reduce: Scores; what the edges of a node are compared by.
         seed: Decides the order of equals.
-        edges: Which edges the derivation keeps.
-        space: What rows and columns mean.
+        edges: Which edges the derivation keeps; None is the space's own rule.
+        space: What rows and columns mean. Where it has one architecture for both kinds of cell, ``normal`` decides it.
     """
-    tables = {"normal": normal, "reduce": reduce}
+    tables = dict(zip(space.kinds, (normal, reduce), strict=False))
     placed = {cell: _places(table, random.Random(f"ties {seed} {cell}")) for cell, table in tables.items()}
     nodes = range(INPUTS, INPUTS + space.nodes)
-    tied = sum(_tied(table, node, edges, space) for table in tables.values() for node in nodes)
-    return Settled(placed["normal"], placed["reduce"], tied, len(tables) * space.nodes)
+    tied = sum(_tied(table, node, edges or space.keep, space) for table in tables.values() for node in nodes)
+    return Settled(placed["normal"], placed[space.kinds[-1]], tied, len(tables) * space.nodes)
 
 
 def _places(table: Table, generator: random.Random) -> list[list[float]]:

@@ -28,6 +28,7 @@ def settings(**method: dict) -> SearchSettings:
             "seeds": [0],
             "checkpoint_seconds": 0.0,
             "space": {
+                "name": "paper",
                 "form": "paper",
                 "block": BLOCK,
                 "supernet": {"affine": "child", "running_statistics": False},
