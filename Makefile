@@ -12,7 +12,8 @@ PROFILE ?=
 JOBS ?=
 WORKERS ?= 2
 
-BIN := $(abspath $(VENV))/bin
+# not abspath: it takes a path with a space for two
+BIN := $(if $(filter /%,$(VENV)),$(VENV),$(CURDIR)/$(VENV))/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
@@ -24,7 +25,7 @@ help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 env: ## create the environment, or do nothing if it is complete and current
-	@$(PYTHON) tools/setup_env.py --venv $(VENV) --installer $(INSTALLER)
+	@$(PYTHON) tools/setup_env.py --venv "$(VENV)" --installer $(INSTALLER)
 
 reproduce: env ## run the whole pipeline and write results/ (a second run computes only what changed)
 	@python -m pipelines.checkout
@@ -57,7 +58,7 @@ mmcv-ops: env ## optional: compile mmcv's own operators (about 3 minutes on 2 co
 
 clean: ## remove runs, builds and tool caches; data/, results/ and the environment stay
 	rm -rf runs build .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info
-	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path "./$(VENV)" -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## also remove data/, DVC's cache and the environment
-	rm -rf data .dvc/cache .dvc/tmp $(VENV)
+	rm -rf data .dvc/cache .dvc/tmp "$(VENV)"

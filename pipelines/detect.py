@@ -175,10 +175,13 @@ def backbone_spec(entry: Entry, precision: str, settings: DetectionSettings, wei
         weights: Where the retrain stage put them.
     """
     from downstream.detection.compose import BackboneSpec
+    from search.style import require_block
     from search.weights import read_header
 
     handmade = entry.kind == "handmade"
     style: Mapping[str, Any] | None = None
+    if not handmade:
+        require_block(settings.pretrained, settings.block, entry.name)
     if settings.pretrained and not handmade:
         style = read_header(weights)["architecture"]["config"]["style"]
     elif settings.block is not None:

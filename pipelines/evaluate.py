@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
-import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict
@@ -36,6 +36,7 @@ from search.manifest import read_manifest
 from search.training import ComputeSettings, Evaluation, evaluate, place, set_up
 from search.weights import has_architecture, hash_state, is_safetensors, read_header
 
+LOGGER = logging.getLogger("cp_nas.evaluate")
 RUNS = Path("runs")
 NUMBERS = ("accuracy", "top5", "loss")
 MACHINE = ("platform", "cpu", "gpu", "cuda", "threads", "processes", "packages", "python", "aten", "onednn")
@@ -178,9 +179,8 @@ def compare(found: Evaluation, recorded: dict[str, Any], differences: list[str],
     if text and not differences:
         raise NotReproduced(f"{folder}: the exported weights do not reproduce the record: {text}")
     if text:
-        print(
-            f"{folder}: {text}; not the machine of the training (other: {', '.join(differences)})",
-            file=sys.stderr,
+        LOGGER.warning(
+            "%s: %s; not the machine of the training (other: %s)", folder, text, ", ".join(differences)
         )
 
 

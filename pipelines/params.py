@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from downstream.classification.settings import VARIANT, RetrainSettings
 from downstream.detection.settings import DetectionSettings
+from downstream.handmade import NAMES as HANDMADE
 from downstream.reid.settings import ReidSettings
 from pipelines import settings_file
 from pipelines.datasets.settings import Cifar10Source, ImageFolderData, ReidData, SceneData
@@ -17,6 +18,7 @@ from search.errors import InputError, nearest
 from search.methods import METHODS, SearchSettings, keys_of
 from search.settings import Distinct, Name, Seed, Settings
 from search.strategies.base import SearchSpaceSettings
+from search.style import NO_BLOCK
 from search.training import ComputeSettings
 
 PARAMS = Path("params.yaml")
@@ -138,7 +140,11 @@ class Params(Settings):
                         f"runs.{task} names {network!r}, but retrain.{task}.variants has no {variant!r}"
                     )
         for task in TRANSFER:
-            for key in self.untrained(task) if getattr(self, task).pretrained else ():
+            settings, networks = getattr(self, task), getattr(self.runs, task).networks
+            for name in networks if not settings.pretrained and settings.block is None else ():
+                if name not in HANDMADE:
+                    raise ValueError(f"{task}.{NO_BLOCK} ({name} has no block of its own)")
+            for key in self.untrained(task) if settings.pretrained else ():
                 raise ValueError(
                     f"runs.{task} needs the weights of {key}, which runs.imagenet does not train; "
                     f"train it there, or set {task}.pretrained: false"

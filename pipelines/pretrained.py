@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,8 @@ from search.files import sha256_file
 
 if TYPE_CHECKING:
     from search.weights import LoadReport
+
+LOGGER = logging.getLogger("cp_nas.weights")
 
 
 def describe(weights: str | Path | None, loaded: LoadReport | None) -> dict[str, Any] | None:
@@ -27,7 +29,7 @@ def describe(weights: str | Path | None, loaded: LoadReport | None) -> dict[str,
 
     from search.weights import hash_tensors
 
-    print(f"{weights}: {loaded}", file=sys.stderr)
+    LOGGER.info("%s: %s", weights, loaded)
     return {
         "sha256": sha256_file(weights),
         "weights_hash": hash_tensors(load_file(weights)),

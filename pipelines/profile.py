@@ -8,14 +8,17 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipelines import code, params, stage
+from pipelines import code, stage
 from pipelines.layers import Key, chain, flat, load, names, origins, path_of, values_of
 from pipelines.settings_file import resolvers
 from search.files import atomic
+
+if TYPE_CHECKING:
+    from pipelines.params import Params
 
 LINE = 80
 """Where a line of params.yaml is broken at the next comma; PyYAML counts a little short."""
@@ -91,7 +94,7 @@ def _text(value: Any) -> str:
     return text.removesuffix("...\n").strip()
 
 
-def use(name: str, target: Path = params.PARAMS) -> None:
+def use(name: str, target: Path = code.PARAMS) -> None:
     """Check a profile and write it to ``target``; an edited params.yaml is kept beside it as params.yaml.orig."""
     load(name)
     text = text_of(name).encode()
@@ -108,7 +111,7 @@ def use(name: str, target: Path = params.PARAMS) -> None:
         print(f"still to be provided: {path} ({key})")
 
 
-def absent(settings: params.Params) -> list[tuple[str, str]]:
+def absent(settings: Params) -> list[tuple[str, str]]:
     """The folders and files of the user's that the settings name and that are not there, with their keys."""
     named = {f"data.{name}.folder": section.folder for name, section in settings.data}
     for task, recipe in settings.retrain:
@@ -138,9 +141,11 @@ def main() -> None:
     elif arguments.command == "show":
         print(shown(arguments.name, arguments.diff))
     else:
-        if params.PARAMS.exists():
+        from pipelines import params
+
+        if code.PARAMS.exists():
             params.load()
-            print(f"{params.PARAMS}: valid")
+            print(f"{code.PARAMS}: valid")
         for name in names():
             load(name)
             print(f"{path_of(name).name}: valid")

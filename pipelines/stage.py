@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import shutil
 import signal
@@ -23,6 +24,8 @@ INTERRUPTED = 130
 PR_SET_PDEATHSIG = 1
 """Of prctl(2)."""
 FULL = "the disk is full; free some space and run again"
+LOG = "CP_NAS_LOG"
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 FORBIDDEN = (
     "may not be used by this user; run it as one who may read and write there, or in a folder of yours"
 )
@@ -49,6 +52,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     Exit codes: 0 success; 2 bad input, a full disk or a folder that may not be used, with one line on stderr; 130
     interrupted by Ctrl-C or SIGTERM. Anything else is a bug of ours and keeps its traceback.
     """
+    messages()
     signal.signal(signal.SIGTERM, _as_interrupt)
     # worker processes that a library forks are stopped by SIGTERM: for them it must keep its meaning
     os.register_at_fork(after_in_child=_forget)
@@ -75,6 +79,28 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(parent):  # it went before we asked
         raise KeyboardInterrupt
+
+
+def messages() -> None:
+    """Progress and notes of the suite go to stderr, unless the caller has set up logging; results go to stdout.
+
+    ``CP_NAS_LOG=warning`` (as ``cpnas --quiet`` sets it) leaves progress and notes out.
+    """
+    level = os.environ.get(LOG, "info").upper()
+    if level not in LEVELS:
+        _fail(f"{LOG} is {level.lower()!r}; allowed: {', '.join(LEVELS).lower()}", BAD_INPUT)
+    logger = logging.getLogger("cp_nas")
+    logger.setLevel(level)
+    if not logger.handlers:
+        logger.addHandler(_Stderr())
+
+
+class _Stderr(logging.Handler):
+    """A line on whatever ``sys.stderr`` is when it is written."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the message alone."""
+        print(self.format(record), file=sys.stderr, flush=True)
 
 
 def _as_interrupt(_signal: int, _frame: object) -> NoReturn:

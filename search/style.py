@@ -82,16 +82,27 @@ class BlockSettings(Settings):
         return self.style(form, binary, "bireal")
 
 
-def require_one_block(pretrained: bool, block: BlockSettings | None) -> None:
-    """Transfer's blocks are those of the weights it starts from, or its own: never both, never neither.
+NO_BLOCK = "block is null without pretrained weights: set it as in retrain.imagenet.network"
+
+
+def forbid_two_blocks(pretrained: bool, block: BlockSettings | None) -> None:
+    """Transfer's blocks are those of the weights it starts from, or its own: never both.
 
     Raises:
         ValueError: For a validator to pass on.
     """
     if pretrained and block is not None:
         raise ValueError("block is set, but pretrained weights bring theirs: set block to null")
+
+
+def require_block(pretrained: bool, block: BlockSettings | None, network: str) -> None:
+    """A genotype's network without pretrained weights needs a block; hand-made networks have their own.
+
+    Raises:
+        InputError: If there is none.
+    """
     if not pretrained and block is None:
-        raise ValueError("block is null without pretrained weights: set it as in retrain.imagenet.network")
+        raise InputError(NO_BLOCK, where=network)
 
 
 @dataclass(frozen=True)

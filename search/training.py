@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import shutil
@@ -29,6 +30,7 @@ from search.memory import keep_freed_memory
 from search.processes import mean_over_processes, sum_over_processes, with_global_norms, world
 from search.settings import Settings
 
+LOGGER = logging.getLogger("cp_nas.progress")
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
 
 
@@ -359,7 +361,7 @@ class Progress:
             return
         elapsed = time.monotonic() - self.started
         left = elapsed / max(done - self.first, 1) * (self.total - done)
-        print(f"{self.title}  {done}/{self.total}  {note}  {left:.0f} s left", file=sys.stderr, flush=True)
+        LOGGER.info("%s  %s/%s  %s  %.0f s left", self.title, done, self.total, note, left)
 
     def close(self) -> None:
         """End the display."""

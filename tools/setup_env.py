@@ -11,6 +11,7 @@ import argparse
 import ast
 import hashlib
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -107,6 +108,12 @@ def size_in_mib(folder: Path) -> int:
     return sum(seen.values()) * 512 // 2**20
 
 
+def hint(venv: Path) -> str:
+    """How a shell comes to find the programs of an environment; its path is quoted where it must be."""
+    shown = venv.relative_to(Path.cwd()) if venv.is_relative_to(Path.cwd()) else venv
+    return f"for commands of your own: source {shlex.quote(str(shown / 'bin/activate'))}"
+
+
 def main() -> None:
     """Bring the environment to the state that the repository's files describe."""
     parser = argparse.ArgumentParser(
@@ -123,6 +130,7 @@ def main() -> None:
     venv = arguments.venv.absolute()
     stamp, wanted = venv / STAMP, fingerprint(ROOT)
     if stamp.exists() and stamp.read_text() == wanted:
+        print(hint(venv))
         return
     print(f"installing the environment into {venv} with {arguments.installer}", flush=True)
     start = time.monotonic()
@@ -149,6 +157,7 @@ def main() -> None:
         ) from None
     stamp.write_text(wanted)
     print(f"environment ready: {time.monotonic() - start:.0f} s, {size_in_mib(venv)} MiB", flush=True)
+    print(hint(venv))
 
 
 if __name__ == "__main__":

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
+import logging
 from collections import Counter
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from torch import nn
 
+import search
 from search.binary import SignActivation, SignWeight, quant_convs
 from search.data import CIFAR10_MEAN, CIFAR10_STD
 from search.errors import InputError
 from search.image_folder import MEAN, STD
 
+LOGGER = logging.getLogger("cp_nas.weights")
 FORM = "1"
 """Version of these fields."""
 NORMALISATION = {"cifar10": (CIFAR10_MEAN, CIFAR10_STD), "imagenet": (MEAN, STD)}
@@ -38,20 +39,12 @@ def description(network: nn.Module, task: str, classes: Sequence[str]) -> dict[s
     mean, std = NORMALISATION[task]
     return {
         "form": FORM,
-        "suite": suite_version(),
+        "suite": search.__version__,
         "classes": json.dumps(list(classes), ensure_ascii=False),
         "mean": json.dumps(mean),
         "std": json.dumps(std),
         "binary_rules": json.dumps(binary_rules(network)),
     }
-
-
-def suite_version() -> str:
-    """The version of this suite, as installed."""
-    try:
-        return version("cp-nas-bench")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def binary_rules(network: nn.Module) -> list[dict[str, Any]]:
@@ -83,7 +76,7 @@ def check_classes(header: dict[str, Any], classes: Sequence[str], where: object)
     """
     named = _names(header.get("classes"), where)
     if not named or not classes:
-        print(f"{where}: does not say its classes: taken in the order of the data's", file=sys.stderr)
+        LOGGER.warning("%s: does not say its classes: taken in the order of the data's", where)
         return
     if named == list(classes):
         return

@@ -8,9 +8,9 @@ pickled module, a TorchScript program, half a file.
 from __future__ import annotations
 
 import argparse
+import logging
 import pickle
 import re
-import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +22,7 @@ from torch import Tensor
 from search.errors import InputError
 from search.weights import is_safetensors, read_tensors, refuse_not_finite
 
+LOGGER = logging.getLogger("cp_nas.weights")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
 """Keys under which training scripts put a state, the first one there is read."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
@@ -123,7 +124,7 @@ def _unwrapped(value: Any, path: str | Path) -> dict[str, Tensor]:
     if inside:
         others = [str(key) for key, item in value.items() if key != inside[0] and _is_state(item)]
         if others:
-            print(f"{path}: read is {inside[0]!r}; there is also {', '.join(others)}", file=sys.stderr)
+            LOGGER.warning("%s: read is %r; there is also %s", path, inside[0], ", ".join(others))
         return _unwrapped(value[inside[0]], path)
     wrong = [str(key) for key, item in value.items() if not isinstance(item, Tensor)]
     if wrong or not value:

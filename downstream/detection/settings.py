@@ -20,7 +20,7 @@ from search.settings import (
     WeightDecay,
     Workers,
 )
-from search.style import BlockSettings, Form, require_one_block
+from search.style import BlockSettings, Form, forbid_two_blocks
 
 Size = Annotated[tuple[Pixels, Pixels], Field(strict=False)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
@@ -103,5 +103,5 @@ class DetectionSettings(Settings):
 
     @model_validator(mode="after")
     def _blocks_are_said_once(self) -> DetectionSettings:
-        require_one_block(self.pretrained, self.block)
+        forbid_two_blocks(self.pretrained, self.block)
         return self

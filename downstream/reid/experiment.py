@@ -22,6 +22,7 @@ from downstream.reid.model import ReidNetwork
 from downstream.reid.settings import ReidSettings
 from search.fingerprint import fingerprint
 from search.genotype import Genotype
+from search.style import require_block
 from search.training import Resume
 from search.weights import LoadReport, hash_state
 
@@ -63,6 +64,8 @@ def spec_of(network: str | Genotype, precision: models.Precision, settings: Reid
     handmade = isinstance(network, str) and network in NAMES
     channels = settings.handmade_channels if handmade else settings.channels
     block = settings.block
+    if not handmade:
+        require_block(settings.pretrained, block, network if isinstance(network, str) else network.name)
     return BackboneSpec(
         network,
         precision,

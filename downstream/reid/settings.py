@@ -20,7 +20,7 @@ from search.settings import (
     WeightDecay,
     Workers,
 )
-from search.style import BlockSettings, Form, require_one_block
+from search.style import BlockSettings, Form, forbid_two_blocks
 
 Layout = Literal["folder", "market1501", "cuhk03", "msmt17"]
 
@@ -110,7 +110,7 @@ class ReidSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> ReidSettings:
-        require_one_block(self.pretrained, self.block)
+        forbid_two_blocks(self.pretrained, self.block)
         if self.loss == "triplet" and not self.identity_sampler:
             raise ValueError("the triplet loss needs identity_sampler: true")
         return self

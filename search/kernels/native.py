@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import logging
 import os
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,19 +57,20 @@ _SIGNATURES = {
 }
 """Types of the arguments of every exported function: pointer, int, long, float, double."""
 
+LOGGER = logging.getLogger("cp_nas.kernels")
 _state: dict[str, Any] = {"wanted": "auto"}
 
 
 def choose(kernels: Kernels) -> str:
     """Use the kernels where they run (``auto``) or never (``off``); gives the name of what runs.
 
-    Without a compiler, and where ``CP_NAS_KERNELS`` is ``off``, a line on standard error says that plain PyTorch
+    Without a compiler, and where ``CP_NAS_KERNELS`` is ``off``, a warning says that plain PyTorch
     runs instead.
     """
     _state["wanted"] = kernels
     reason = None if kernels == "off" else _loaded()[1]
     if reason is not None:
-        print(f"note: plain PyTorch runs in place of the native kernels: {reason}", file=sys.stderr)
+        LOGGER.warning("note: plain PyTorch runs in place of the native kernels: %s", reason)
     return running()
 
 

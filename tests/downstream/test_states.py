@@ -74,11 +74,11 @@ def test_every_form_of_a_state_is_read(network: torchvision.models.ResNet, tmp_p
 
 
 def test_two_states_in_one_file_are_said(
-    network: torchvision.models.ResNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    network: torchvision.models.ResNet, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     torch.save({"model": network.state_dict(), "model_ema": network.state_dict()}, tmp_path / "w.pth")
     read_state(tmp_path / "w.pth")
-    assert capsys.readouterr().err.endswith("w.pth: read is 'model'; there is also model_ema\n")
+    assert "w.pth: read is 'model'; there is also model_ema" in caplog.text
 
 
 def test_what_is_no_state_is_named(network: torchvision.models.ResNet, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_ours_with_nan_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_says_what_it_is_and_of_which_classes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     network, path = build("bi-real-18", channels=4, classes=3, stem="cifar"), tmp_path / "w.safetensors"
     names = ["ant", "bée", "cat"]
@@ -148,7 +148,7 @@ def test_a_file_says_what_it_is_and_of_which_classes(
     )
     assert (rule["convolutions"], rule["pad_value"]) == (16, 0.0)
     load_teacher(path, "cifar10", 3, names)
-    assert capsys.readouterr().err == ""
+    assert caplog.text == ""
     for others, message in (
         (["ant", "cat", "bée"], "classes in another order"),
         (["ant", "bée", "dog"], "from place 2 on cat; allowed: dog"),
@@ -156,7 +156,7 @@ def test_a_file_says_what_it_is_and_of_which_classes(
         with pytest.raises(InputError, match=message):
             load_teacher(path, "cifar10", 3, others)
     load_teacher(path, "cifar10", 3)
-    assert "does not say its classes" in capsys.readouterr().err
+    assert "does not say its classes" in caplog.text
     for broken in ("{", '{"a": 1}', "[1]", "[" * 100_000):
         with pytest.raises(InputError, match="is no list of names"):
             check_classes({"classes": broken}, names, path)

@@ -134,8 +134,9 @@ def test_the_stage_writes_a_complete_record(
 
 
 def test_pretrained_starts_from_the_retrained_weights(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "cp_nas")
     write_params(workplace, pretrained=True)
     arguments = ("--network", "cp_nas-s0", "--precision", "real", "--seed", "0")
     with pytest.raises(
@@ -156,7 +157,7 @@ def test_pretrained_starts_from_the_retrained_weights(
         "weights_hash": hash_state(network),
         "matched": len(tensors),
     }
-    assert f"{len(tensors)} tensors matched, 0 missing" in capsys.readouterr().err
+    assert f"{len(tensors)} tensors matched, 0 missing" in caplog.text
     save_weights(weights, build("PC_DARTS_cifar", channels=8, cells=3, classes=5, stem="imagenet"))
     with pytest.raises(
         InputError, match="weights are of another network: config.channels: 8 in the file, 4 wanted"

@@ -128,7 +128,7 @@ def changed(path: Path, **values: Any) -> None:
     write_json(path, read_json(path) | values)
 
 
-def test_a_number_that_is_not_reproduced_ends_in_1(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_number_that_is_not_reproduced_ends_in_1(copied: Path, caplog: pytest.LogCaptureFixture) -> None:
     trained = copied / "runs" / "retrain" / CIFAR10
     changed(trained / "metrics.json", accuracy=0.625)
     with pytest.raises(evaluate.NotReproduced) as end:
@@ -141,7 +141,7 @@ def test_a_number_that_is_not_reproduced_ends_in_1(copied: Path, capsys: pytest.
     assert not (copied / "runs" / "evaluate").exists()
     changed(trained / "provenance.json", cpu="another processor")
     call(evaluate.main, copied, "--task", "cifar10", *RUN)
-    assert "not the machine of the training (other: cpu)" in capsys.readouterr().err
+    assert "not the machine of the training (other: cpu)" in caplog.text
     found = copied / "runs" / "evaluate" / CIFAR10
     assert read_json(found / "run.json")["same_machine"] is False
     assert read_json(found / "metrics.json")["recorded_accuracy"] == 0.625

@@ -357,3 +357,8 @@ def test_a_transfer_from_nothing_needs_no_retraining() -> None:
     with pytest.raises(InputError, match=r"runs.detection has \S+, which .* python -m pipelines.detect"):
         check.check_graph(settings)
     check.check_graph(params.check(QUICK, "params.yaml"))
+    values["reid"]["block"] = None
+    with pytest.raises(InputError, match=r"reid.block is null without pretrained weights.* \(cp_nas-s0 has"):
+        params.check(values, "params.yaml")
+    values["runs"]["reid"]["networks"] = ["resnet-18"]  # a hand-made network has its own
+    params.check(values, "params.yaml")

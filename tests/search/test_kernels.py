@@ -363,11 +363,11 @@ def test_what_runs_is_named_and_can_be_switched_off(monkeypatch: pytest.MonkeyPa
 
 
 def test_without_a_library_a_note_says_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(native, "_loaded", lambda: (None, "no C compiler (gcc) is installed"))
     assert native.choose("auto") == "plain"
-    assert "plain PyTorch runs in place of the native kernels: no C compiler" in capsys.readouterr().err
+    assert "plain PyTorch runs in place of the native kernels: no C compiler" in caplog.text
 
 
 def test_layers_refuse_nothing_silently() -> None:

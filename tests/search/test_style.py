@@ -20,7 +20,7 @@ from search.files import sha256_json
 from search.genotype import EDGES, OPERATIONS, published
 from search.network import NetworkConfig
 from search.operations import DartsBlock, PaperBlock, Pool, block_of, build_operation
-from search.style import BlockSettings, OperationStyle, require_one_block
+from search.style import BlockSettings, OperationStyle, forbid_two_blocks, require_block
 from search.supernet import Architecture, Supernet
 from search.weights import save_weights
 from tests.search.tiny import BLOCK
@@ -244,9 +244,11 @@ def test_wrong_styles_are_refused(make: Any, message: str) -> None:
 
 
 def test_blocks_of_transfer_are_said_once() -> None:
-    require_one_block(True, None)
-    require_one_block(False, BlockSettings(**BLOCK))
+    forbid_two_blocks(True, None)
+    forbid_two_blocks(False, None)
+    require_block(True, None, "x")
+    require_block(False, BlockSettings(**BLOCK), "x")
     with pytest.raises(ValueError, match="pretrained weights bring theirs"):
-        require_one_block(True, BlockSettings(**BLOCK))
-    with pytest.raises(ValueError, match="block is null without pretrained weights"):
-        require_one_block(False, None)
+        forbid_two_blocks(True, BlockSettings(**BLOCK))
+    with pytest.raises(InputError, match="x: block is null without pretrained weights"):
+        require_block(False, None, "x")

@@ -59,7 +59,8 @@ def test_a_complete_environment_is_left_alone(tmp_path: Path) -> None:
     (venv / setup_env.STAMP).write_text(setup_env.fingerprint(ROOT))
     command = [sys.executable, str(clone / "tools" / "setup_env.py"), "--venv", str(venv)]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    hint = f"for commands of your own: source {venv}/bin/activate\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, hint, "")
     assert [path.name for path in venv.iterdir()] == [setup_env.STAMP]
 
 
@@ -112,3 +113,22 @@ def test_constraints_pin_every_requirement_without_local_label_or_host() -> None
     assert {"torch", "mmdet", "torchreid", "dvc", "pytest", "ruff", "pygit2"} <= required
     missing = required - {plain(name) for name in pins()}
     assert not {name for name in missing if not name.startswith(("cuda", "nvidia", "triton"))}
+
+
+def test_an_environment_whose_path_has_a_space(tmp_path: Path) -> None:
+    """`make env VENV="a b"`: one path for the tool, for PATH, and for the shell that the hint is pasted into."""
+    recipe = ["make", "-n", "env", "VENV=a b"]
+    printed = subprocess.run(recipe, cwd=setup_env.ROOT, capture_output=True, text=True, check=True).stdout
+    assert '--venv "a b"' in printed
+    shown = ["make", "--eval", "show:;@echo $(BIN)", "show"]
+    for given, bin_folder in (
+        ("a b", f"{setup_env.ROOT}/a b/bin"),
+        ("/a b", "/a b/bin"),
+        (".venv", ".venv/bin"),
+    ):
+        done = subprocess.run([*shown, f"VENV={given}"], cwd=setup_env.ROOT, capture_output=True, text=True)
+        assert done.stdout.strip().endswith(bin_folder) and done.stdout.startswith("/")
+    assert (
+        setup_env.hint(tmp_path / "a b") == f"for commands of your own: source '{tmp_path}/a b/bin/activate'"
+    )
+    assert setup_env.hint(Path.cwd() / ".venv") == "for commands of your own: source .venv/bin/activate"
