@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 Row = tuple[str, int, int]
 
 _REGISTERED: dict[str, tuple[Path, Layout]] = {}
+_OF_SPLITS: set[str] = set()
 
 _REQUIRED: Mapping[str, tuple[str, ...]] = {
     "cuhk03": (
@@ -78,6 +80,36 @@ def key(name: str, root: str | Path, kind: Layout) -> str:
     """Register under a name of our own making, one for each folder and layout, and return that name."""
     digest = hashlib.sha256(f"{kind}:{Path(root).resolve()}".encode()).hexdigest()[:8]
     return register_folder(f"{name}-{digest}", root, kind)
+
+
+def register_splits(name: str, splits: Splits) -> str:
+    """Register splits that were read already, under a name with a hash of their pictures, and return that name."""
+    rows = [[_rows(split) for split in (splits.train, splits.query, splits.gallery)]]
+    key = f"{name}-{hashlib.sha256(repr(rows).encode()).hexdigest()[:8]}"
+    if key not in _OF_SPLITS:
+        torchreid().data.register_image_dataset(key, _class_of(splits))
+        _OF_SPLITS.add(key)
+    return key
+
+
+def limited(splits: Splits, train_images: int, test_images: int) -> Splits:
+    """The splits with so many training pictures and queries, identities as even as can be; 0 for all.
+
+    The gallery stays whole: a smaller one would be an easier test.
+    """
+    return replace(
+        splits,
+        train=_chosen(splits.train, train_images) if train_images else splits.train,
+        query=_chosen(splits.query, test_images) if test_images else splits.query,
+    )
+
+
+def _chosen(pictures: Sequence[Picture], count: int) -> list[Picture]:
+    from search.image_folder import SUBSET_SEED, balanced_samples  # not before a limit asks for torch
+
+    kept = balanced_samples([(str(picture.path), picture.pid) for picture in pictures], count, SUBSET_SEED)
+    paths = {path for path, _ in kept}
+    return [picture for picture in pictures if str(picture.path) in paths]
 
 
 def dataset_class(kind: Layout, root: Path) -> type:

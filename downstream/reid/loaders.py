@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torchvision import transforms as T
@@ -61,8 +62,16 @@ def build(source: Source, target: Source | None, settings: ReidSettings, *, use_
     Raises:
         InputError: A data set is not as it should be, or too small for a batch of the settings.
     """
-    names = [data.key(place.name, place.root, place.layout) for place in (source, target or source)]
-    train, test = (data.check(name) for name in names)
+    train, test = (
+        data.limited(
+            data.read(place.layout, Path(place.root).absolute()), settings.train_images, settings.test_images
+        )
+        for place in (source, target or source)
+    )
+    names = [
+        data.register_splits(place.name, splits)
+        for place, splits in ((source, train), (target or source, test))
+    ]
     _check_batch(train, settings, where=source.root)
     with quiet():
         manager = torchreid().data.ImageDataManager(

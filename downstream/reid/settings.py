@@ -13,6 +13,7 @@ from search.settings import (
     DataName,
     Epochs,
     FilePath,
+    Images,
     LearningRate,
     Pixels,
     Rising,
@@ -95,6 +96,13 @@ class ReidSettings(Settings):
         ge=0,
         le=100_000,
         description="test after every so many epochs too, for curves over time; 0: only at the end",
+    )
+
+    train_images: Images = Field(
+        0, description="use so many training images, identities as even as can be; 0 for all"
+    )
+    test_images: Images = Field(
+        0, description="use so many queries, chosen likewise, on the whole gallery; 0 for all"
     )
 
     test_batch: Batch = Field(description="images in a batch of evaluation")

@@ -35,6 +35,8 @@ ADDED: dict[str, Any] = {
     "retrain.*.recalibrate_images": 0,  # batch norm's statistics stayed as training left them
     "detection.evaluate_every": 0,  # tested at the end only
     "reid.evaluate_every": 0,  # likewise
+    "reid.train_images": 0,  # all were used
+    "reid.test_images": 0,  # likewise
 }
 """Dotted keys, ``*`` for any name; each is filled in where the mapping that should hold it is there."""
 REMOVED = ("method.*.indicator_scale",)
@@ -46,9 +48,9 @@ def with_defaults(params: dict[str, Any]) -> dict[str, Any]:
 
     Examples:
         >>> with_defaults({"reid": {"epochs": 60}})
-        {'reid': {'epochs': 60, 'evaluate_every': 0}}
+        {'reid': {'epochs': 60, 'block': None, 'evaluate_every': 0, 'train_images': 0, 'test_images': 0}}
         >>> with_defaults({"method": {"cp_nas": {"rounds": 1, "indicator_scale": 1.0}}})
-        {'method': {'cp_nas': {'rounds': 1}}}
+        {'method': {'cp_nas': {'rounds': 1, 'tie_weight': 0.0}}}
     """
     for path, value in ADDED.items():
         params = _filled(params, path.split("."), value)

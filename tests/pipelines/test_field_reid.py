@@ -202,3 +202,18 @@ def test_a_picture_that_breaks_after_preparation_is_one_line_from_a_worker_too(
     assert str(error.value).startswith(f"{root / TRAIN}/")
     assert ": cannot be read as a picture (" in str(error.value)
     assert "Traceback" not in str(error.value)
+
+
+def test_a_subset_has_identities_as_even_as_can_be_and_the_whole_gallery(tmp_path: Path) -> None:
+    pytest.importorskip("torchreid", reason="the extra 'reid' is not installed")
+    from downstream.reid import loaders
+    from downstream.reid.loaders import Source
+    from tests.downstream import reid_fixture as fixture
+
+    source = Source("some", str(fixture.make(tmp_path, train=4, test=4, images=6)), "folder")
+    whole = loaders.build(source, None, fixture.settings())
+    part = loaders.build(source, None, fixture.settings(train_images=8, test_images=2))
+    assert [p.pid for p in part.train.train] == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert set(part.train.train) < set(whole.train.train) and part.identities == 4
+    assert len(part.test.query) == 2 and part.test.gallery == whole.test.gallery
+    assert len(part.manager.train_loader.dataset.train) == 8
