@@ -1,7 +1,7 @@
 """Collect finished run records: ``runs/`` without weights to ``results/records/<profile>/``.
 
 ``python -m pipelines.collect`` copies the runs of the active profile. ``python -m pipelines.collect add
-FOLDER --profile NAME`` adds the records of a long run or of another machine under a name of their own.
+FOLDER --campaign NAME`` adds the records of a long run or of another machine under a name of their own.
 Files are checked and copied unchanged, byte for byte.
 """
 
@@ -96,7 +96,7 @@ def copy_records(source: Path, target: Path, wanted: set[str] | None = None) -> 
     for path, copy in pairs:
         if copy.exists() and not filecmp.cmp(path, copy, shallow=False):
             raise InputError(
-                "a different record has this place already", where=copy, mend="choose another --profile name"
+                "a different record has this place already", where=copy, mend="choose another --campaign name"
             )
     for path, copy in pairs:
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -120,12 +120,12 @@ def add(source: Path, profile: str, active: str, records: Path = RECORDS) -> int
     """
     if not PROFILE_NAME.fullmatch(profile):
         raise InputError(
-            f"{profile!r} cannot name a campaign", where="--profile", allowed=PROFILE_NAME.pattern
+            f"{profile!r} cannot name a campaign", where="--campaign", allowed=PROFILE_NAME.pattern
         )
     if profile == active:
         raise InputError(
             f"{profile!r} is the active profile, `dvc repro` rewrites its records",
-            where="--profile",
+            where="--campaign",
             mend="give the added runs a name of their own, such as paper-h100",
         )
     return copy_records(source, records / profile)
@@ -140,12 +140,18 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command")
     adder = commands.add_parser("add", help="add the records of a long run or of another machine")
     adder.add_argument("folder", type=Path, help="the runs/ folder of the other machine")
-    adder.add_argument("--profile", required=True, help="the name the campaign gets under results/records/")
+    adder.add_argument(
+        "--campaign",
+        "--profile",
+        dest="campaign",
+        required=True,
+        help="the name the campaign gets under results/records/",
+    )
     arguments = parser.parse_args()
     settings = load()
     active = settings.profile
     if arguments.command == "add":
-        count, name = add(arguments.folder, arguments.profile, active), arguments.profile
+        count, name = add(arguments.folder, arguments.campaign, active), arguments.campaign
     else:
         code.check("collect")
         count, name = collect(profile=active, wanted=expected(settings)), active

@@ -36,10 +36,10 @@ def draw_all(library: Library, classification: list[Row], folder: Path) -> list[
         if kind.stage != "search":
             drawn = training(kind, curves(kind, library), folder)
             pictures += sorted(drawn, key=lambda picture: order.index(picture.campaign))
-    own = {row["profile"][0] for row in classification if row["level"] != CITED}
-    for profile in (name for name in order if name in own):
-        rows = [row for row in classification if row["profile"] == (profile,)]
-        pictures += _accuracies(rows, profile, folder) + _against_ops(rows, profile, folder)
+    own = {row["campaign"][0] for row in classification if row["level"] != CITED}
+    for campaign in (name for name in order if name in own):
+        rows = [row for row in classification if row["campaign"] == (campaign,)]
+        pictures += _accuracies(rows, campaign, folder) + _against_ops(rows, campaign, folder)
     pictures += sweeps(library, read_claims()[0], folder)
     return pictures + _cited_ops(classification, folder)
 
@@ -73,7 +73,7 @@ def _panels(rows: list[Row]) -> list[tuple[str, list[Row]]]:
     return sorted(found.items())
 
 
-def _accuracies(rows: list[Row], profile: str, folder: Path) -> list[Picture]:
+def _accuracies(rows: list[Row], campaign: str, folder: Path) -> list[Picture]:
     """Every run of a campaign as a dot, the mean as a line; one panel a data set."""
     panels = _panels(rows)
     heights = [len(group) + 1.0 for _, group in panels]
@@ -98,16 +98,18 @@ def _accuracies(rows: list[Row], profile: str, folder: Path) -> list[Picture]:
             axis.set_ylim(len(group) - 0.4, -0.6)
             axis.set_title(title)
             axis.set_xlabel("test accuracy %")
-        name = f"accuracy-{profile}"
+        name = f"accuracy-{campaign}"
         save(figure, folder / f"{name}.svg")
     caption = (
         "Each dot is a run, none left out; the bar is the mean. Filled: 1-bit; open: real-valued. "
         "Panels do not compare."
     )
-    return [Picture(name, "accuracy", f"Accuracy after retraining, every run ({profile})", caption, profile)]
+    return [
+        Picture(name, "accuracy", f"Accuracy after retraining, every run ({campaign})", caption, campaign)
+    ]
 
 
-def _against_ops(rows: list[Row], profile: str, folder: Path) -> list[Picture]:
+def _against_ops(rows: list[Row], campaign: str, folder: Path) -> list[Picture]:
     """Accuracy over OPs of a campaign's networks, a panel a data set."""
     panels = [(title, [row for row in group if row.get("ops_strict_M")]) for title, group in _panels(rows)]
     panels = [(title, group) for title, group in panels if group]
@@ -125,13 +127,13 @@ def _against_ops(rows: list[Row], profile: str, folder: Path) -> list[Picture]:
         figure.draw_without_rendering()
         for axis, (_, group) in zip(axes.flat, panels, strict=False):
             annotate(axis, [(row["ops_strict_M"], _accuracy(row), label(row)) for row in group], 7.5)
-        name = f"accuracy-ops-{profile}"
+        name = f"accuracy-ops-{campaign}"
         save(figure, folder / f"{name}.svg")
     caption = (
         "Dot: OPs counted strictly (W1A32 as real); the line reaches to the generous count. "
         "Filled: 1-bit; open: real-valued; bars: standard deviation. Panels do not compare."
     )
-    return [Picture(name, "ops", f"Accuracy against operations ({profile})", caption, profile)]
+    return [Picture(name, "ops", f"Accuracy against operations ({campaign})", caption, campaign)]
 
 
 def _cited_ops(rows: list[Row], folder: Path) -> list[Picture]:

@@ -24,7 +24,7 @@ from search.files import read_csv, write_text
 README = Path("README.md")
 RESULTS = Path("results")
 NOTES = Path(__file__).with_name("cost_notes.yaml")
-PROFILE = "quick"
+CAMPAIGN = "quick"
 PHOTOGRAPHS = ("photos", "bccd", "trees")
 SHOWN = {
     "classification": "accuracy",
@@ -39,7 +39,7 @@ WIDTHS_OF = {"detection": " of the backbone"}
 
 def results_block(results: Path) -> str:
     """All retrained, detection and re-ID results of the embedded profile: mean and all runs, a table a task."""
-    return _block(results, (PROFILE,))
+    return _block(results, (CAMPAIGN,))
 
 
 def photographs_block(results: Path) -> str:
@@ -47,12 +47,12 @@ def photographs_block(results: Path) -> str:
     return _block(results, PHOTOGRAPHS)
 
 
-def _block(results: Path, profiles: tuple[str, ...]) -> str:
+def _block(results: Path, campaigns: tuple[str, ...]) -> str:
     rows = {
         name: [
             row
             for row in read_csv(results / f"{name}.csv")
-            if row["profile"] in profiles and row["level"].startswith("reproduced")
+            if row["campaign"] in campaigns and row["level"].startswith("reproduced")
         ]
         for name in SHOWN
     }

@@ -115,7 +115,7 @@ def _in_order(found: list[View], order: list[str]) -> list[View]:
     """Our sections by the first of their campaigns, the literature's after them."""
 
     def place(view: View) -> int:
-        return min(map(order.index, view.rows[0]["profile"])) if view.kind == "ours" else len(order)
+        return min(map(order.index, view.rows[0]["campaign"])) if view.kind == "ours" else len(order)
 
     return sorted(found, key=place)
 
@@ -124,7 +124,7 @@ def _block(anchor: str, view: View, left: list[Picture], shown: list[Run]) -> di
     """A view with the figures and pictures of its campaigns and data set."""
     places = []
     if view.kind == "ours":
-        places = [(name, view.rows[0].get("dataset")) for name in view.rows[0]["profile"]]
+        places = [(name, view.rows[0].get("dataset")) for name in view.rows[0]["campaign"]]
     here = [picture for picture in left if (picture.campaign, picture.dataset) in places]
     table = anchor.rpartition("-")[0]
     return {

@@ -107,7 +107,7 @@ def metric_files(tables: dict[str, list[Row]]) -> dict[str, Row]:
 def _metric_path(table_name: str, row: Row) -> str:
     form = None if row["form"] == "paper" else row["form"]
     network = "-".join(str(part) for part in (row["variant"] or row["name"], row["precision"], form) if part)
-    return "/".join(map(slug, (table_name, ", ".join(row["profile"]), row["dataset"], network)))
+    return "/".join(map(slug, (table_name, ", ".join(row["campaign"]), row["dataset"], network)))
 
 
 def main() -> None:

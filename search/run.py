@@ -105,7 +105,7 @@ def refuse_divergence(rows: list[dict[str, Any]]) -> None:
     """End a search whose losses are no numbers any more: what it goes on to choose would mean nothing."""
     for row in rows:
         for key, value in row.items():
-            if key.startswith("loss_") and value is not None and not math.isfinite(value):
+            if key.startswith("loss") and value is not None and not math.isfinite(value):
                 raise InputError(
                     f"the search diverged in step {row['step']}: {key} is {value}",
                     where="search.space.optimiser",
@@ -152,7 +152,8 @@ def _drive(
                 }
             )
             saved = time.monotonic()
-        accuracy = rows[-1].get("accuracy_child") if rows else None
+        last_row = rows[-1] if rows else {}
+        accuracy = last_row.get("accuracy_child", last_row.get("accuracy"))
         progress.update(index + 1, f"validation accuracy {accuracy:.3f}" if accuracy is not None else "")
     progress.close()
     result = strategy.result()

@@ -319,7 +319,7 @@ COLUMNS = (
         lambda _, found: found.datasets or None,
         "; ",
     ),
-    _of("profile", "campaigns of the runs", lambda _, found: found.campaigns or None),
+    _of("campaign", "campaigns of the runs", lambda _, found: found.campaigns or None),
     _of(
         "methods",
         "methods and variants whose runs entered",

@@ -12,6 +12,7 @@ from pipelines.results.column import Column, Row, Table, chosen, label, measured
 from pipelines.results.comparison import COMPARISON, DATA_KIND_DOC
 from pipelines.results.groups import Group, mean, unique
 from pipelines.results.metrics import METRICS, Metric
+from pipelines.results.variants import WHOSE
 
 Columns = tuple[Column, ...]
 METHOD_DOC = "search method with what its variant changes, or hand-made or published network"
@@ -79,7 +80,7 @@ def _names(stage: str) -> Columns:
             3,
         ),
         Column(
-            "profile",
+            "campaign",
             "campaign of the run records, a folder of results/records/" + campaigns,
             lambda g: g.campaigns,
             join=", ",
@@ -259,6 +260,13 @@ def _cell(key: str, doc: str, head: str, main: float, item: str = "{}") -> Colum
 
 
 SEARCHED: Columns = (
+    Column(
+        "val_accuracy_of",
+        "whose the validation accuracy is: what the method saw last for its choice",
+        lambda g: WHOSE.get(g.first.method),
+        "of",
+        10.5,
+    ),
     _cell("skip_connects", "skip connections in the found normal cell", "skips", 64),
     _cell("depth", "longest chain of edges in the found normal cell", "depth", 65),
     _cell(

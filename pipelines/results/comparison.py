@@ -173,7 +173,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("precision", "1bit, or real for the real-valued twin", lambda one: one.first.precision),
     Column("form", "layer order of the operations: paper, released or darts", lambda one: one.first.form),
     Column(
-        "profile",
+        "campaign",
         "campaign of the run records, a folder of results/records/",
         lambda one: (one.first.campaign,),
         join=", ",

@@ -110,7 +110,7 @@ def _stages(changes: Sequence[Change]) -> str:
     if not changes:
         return ""
     return (
-        " Dotted upright line: the recipe's next stage begins; beside it the bits of weights and activations (W/A) "
+        " Dotted upright line: the next recipe stage begins; beside it the bits of weights and activations (W/A) "
         "that the 1-bit networks have in each stage."
     )
 
@@ -142,13 +142,14 @@ def _searching(kind: Kind, curve: Curve, folder: Path) -> Picture:
     first = curve.first
     steps, alive = series(first.history, kind.time, "k")
     ratios = {"height_ratios": [3, 1]} if steps else None
-    child = "searched real-valued" if curve.real else "Child (1-bit)"
+    whole = "architecture" in first.history[0]
+    child = "searched real-valued" if curve.real else "drawn network (1-bit)" if whole else "Child (1-bit)"
     with canvas(2 if steps else 1, 1, WIDTH, 3.7 if steps else 2.7, sharex=True, gridspec_kw=ratios) as (
         figure,
         axes,
     ):
         for column, name, colour in (
-            ("accuracy_child", child, CHILD),
+            ("accuracy", child, CHILD),
             ("accuracy_parent", "Parent", PARENT),
         ):
             if curve.line(column)[0]:

@@ -15,7 +15,7 @@ from pipelines.results.records import Library
 from pipelines.results.run import Run
 
 Row = dict[str, Any]
-SHARES = ("accuracy_child", "accuracy_parent", "accuracy", "voc_map50", "coco_map50", "map", "rank1")
+SHARES = ("accuracy_parent", "accuracy", "voc_map50", "coco_map50", "map", "rank1")
 """Columns of a history that hold shares in [0, 1]; curves give them in percent."""
 DIGITS = 4
 
@@ -50,7 +50,7 @@ KINDS = (
         "step",
         0,
         {
-            "accuracy_child": "validation accuracy % of the drawn network (the Child)",
+            "accuracy": "validation accuracy % of the Child, or of the drawn network where whole networks are drawn",
             "accuracy_parent": "validation accuracy % of its real-valued Parent",
         },
     ),
@@ -170,7 +170,8 @@ def _point(time: int, rows: list[dict[str, str]], columns: dict[str, str]) -> Po
     std: dict[str, float | None] = {}
     for column in columns:
         scale = 100 if column in SHARES else 1
-        values = [scale * float(row[column]) for row in rows if row.get(column)]
+        found = (row.get(column) or row.get(f"{column}_child") for row in rows)
+        values = [scale * float(value) for value in found if value]
         if values:
             mean[column] = statistics.fmean(values)
             std[column] = statistics.stdev(values) if len(values) > 1 else None

@@ -159,7 +159,7 @@ def _sweep(
     rules: Rules,
     folder: Path,
 ) -> Picture:
-    profile, method, dataset, settings = key
+    campaign, method, dataset, settings = key
     lines: dict[Any, list[Point]] = {}
     for point in points:
         lines.setdefault(point.settings[keys[1]] if len(keys) == 2 else None, []).append(point)
@@ -178,16 +178,16 @@ def _sweep(
         axis.set_ylabel("test accuracy %")
         if len(lines) > 1:
             axis.legend(loc="best")
-        name = f"sweep-{profile}-{method}-{dataset}-{settings}"
+        name = f"sweep-{campaign}-{method}-{dataset}-{settings}"
         save(figure, folder / f"{name}.svg")
     label = next((records[0].label for records in families.values() if records[0].is_base), method)
-    title = f"{label}: 1-bit accuracy over {' and '.join(names)} ({profile})"
+    title = f"{label}: 1-bit accuracy over {' and '.join(names)} ({campaign})"
     mark = DATA_MARKS[next(iter(families.values()))[0].data_kind]
     caption = (
         f"Retrained on {dataset}{mark}. Dots: searches, none left out; line: their mean, "
         f"bars: bootstrap interval ({100 * rules.confidence:g} %)."
     )
-    return Picture(name, "accuracy", title, caption, profile, dataset)
+    return Picture(name, "accuracy", title, caption, campaign, dataset)
 
 
 def _line(axis: Axes, members: list[Point], key: str, colour: str, label: str | None, rules: Rules) -> None:

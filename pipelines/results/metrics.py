@@ -68,7 +68,11 @@ def _diagnosis(
 _UNTRAINED = "of the same detector before its first training step, percent"
 _RANDOM = "of the same network with random weights, percent"
 _ALL = (
-    _share("val_accuracy", "validation acc. %", "validation accuracy at the end of the search, percent"),
+    _share(
+        "val_accuracy",
+        "validation acc. %",
+        "validation accuracy at the end of the search, percent; whose says val_accuracy_of",
+    ),
     _share("accuracy", "top-1 %", "test accuracy after the last epoch, percent", "accuracy"),
     _share("top5", "top-5 %", "test top-5 accuracy after the last epoch, percent", "top5"),
     _share("accuracy_before_recalibration", "", "accuracy before batch norm was recalibrated, percent"),

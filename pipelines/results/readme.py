@@ -51,7 +51,7 @@ RECORD_FILES = {
     "params.json": "the settings the stage used",
     "provenance.json": "commit, versions, device, threads, data hashes, times",
     "history.csv": "one row an epoch, draw or round",
-    "rounds.csv": "searches by elimination: one row a round, what survived and what was dropped",
+    "rounds.csv": "searches by elimination: one row an elimination, what survived and what was dropped",
     **OTHER,
     "genotype.json, network.json": "the found architecture",
     "collapse.json": "the found normal cell: skip connections, depth, parameter-free share, whether it collapsed",

@@ -47,4 +47,4 @@ def _order(table: Table, row: Row) -> tuple[object, ...]:
         value = row[own_column(row, table.metrics[0].key)] or 0.0
         value *= -1 if table.metrics[0].better == "up" else 1
     where = row["counted_for"] if table.stage == "cost" else row["dataset"]
-    return (", ".join(row["profile"]), where, row["precision"], value, row["name"], row["settings"])
+    return (", ".join(row["campaign"]), where, row["precision"], value, row["name"], row["settings"])

@@ -334,6 +334,14 @@ class SearchRun(Run):
         return self.seed
 
     @cached_property
+    def history(self) -> list[dict[str, str]]:
+        """One row a draw or epoch. Where whole networks are drawn there is no Child, though older code wrote one."""
+        rows = self.table("history.csv")
+        if not rows or "architecture" not in rows[0]:
+            return rows
+        return [{key.removesuffix("_child"): value for key, value in row.items()} for row in rows]
+
+    @cached_property
     def rounds(self) -> list[dict[str, str]]:
         """One row an elimination; empty for other searches."""
         return self.table("rounds.csv")

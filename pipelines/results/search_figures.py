@@ -60,7 +60,7 @@ def survivors(records: Sequence[SearchRun], folder: Path) -> list[Picture]:
         for axis in axes[1]:
             axis.set_xlim(*axes[0, 0].get_xlim())
             axis.set_xticks(axes[0, 0].get_xticks(), axes[0, 0].get_xticklabels())
-            axis.set_xlabel("round")
+            axis.set_xlabel("elimination")
         axes[1, 0].set_title("margin of the dropped operation")
         axes[1, 1].set_title("rank correlation and parameter-free share")
         axes[1, 1].set_ylim(-1.05, 1.05)
@@ -68,13 +68,13 @@ def survivors(records: Sequence[SearchRun], folder: Path) -> list[Picture]:
         name = f"survivors-{first.campaign}-{first.family}"
         save(figure, folder / f"{name}.svg")
     caption = (
-        "Above: percent of the 14 edges on which an operation is still alive after each round, mean over the seeds. "
-        "Below, a line a seed: indicator of the second worst minus the worst operation, mean over the edges; Kendall's "
-        "tau between the mean indicators of a round and the one before; share of parameter-free operations among the "
-        "survivors, with a cross where the present genotype has collapsed. "
+        "Above: percent of the 14 edges on which an operation is still alive after each elimination, mean over the "
+        "seeds. Below, a line a seed: indicator of the second worst minus the worst operation, mean over the edges; "
+        "Kendall's tau between the mean indicators before an elimination and those before the one before; share of "
+        "parameter-free operations among the survivors, with a cross where the present genotype has collapsed. "
         f"Seeds {', '.join(str(r.seed) for r in records)}, all of them."
     )
-    title = f"{method_name(first)}: the elimination round by round"
+    title = f"{method_name(first)}: the eliminations one by one"
     return [Picture(name, "search", title, caption, first.campaign, first.data.name)]
 
 
@@ -118,7 +118,7 @@ def _survivor_map(axis: Axes, shares: list[list[float]]) -> None:
     axis.set_xlim(-0.6, len(shares) - 0.4)
     axis.set_ylim(len(shares[0]) - 0.4, -0.6)
     axis.set_xticks(range(len(shares)), [str(step + 1) for step in range(len(shares))])
-    axis.set_xlabel("round")
+    axis.set_xlabel("elimination")
     axis.grid(visible=False)
 
 

@@ -14,6 +14,17 @@ METHOD_NAMES = {
     "regularised_evolution": "Regularised evolution",
     "local_search": "Local search",
 }
+WHOSE = {
+    "random": "best drawn network",
+    "regularised_evolution": "best drawn network",
+    "local_search": "best drawn network",
+    "darts": "mixed supernet, last epoch",
+    "pc_darts": "mixed supernet, last epoch",
+    "bnas": "drawn networks, K = 2, mean",
+    "cp_nas": "drawn Children, K = 2, mean",
+    "dcp_nas": "mixed Child, last epoch",
+}
+"""Whose validation accuracy a method's is: what it saw last for its choice."""
 WORDS = {("binary", True): "searched 1-bit", ("binary", False): "searched real-valued"}
 """Settings that read better than by their name."""
 

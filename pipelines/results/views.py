@@ -70,7 +70,7 @@ def views(table: Table, rows: list[Row]) -> list[View]:
             others.setdefault(row["paper_dataset"], []).append(row)
         else:
             place = row.get("dataset") or f"{row['counted_for']}, input {row['input_size']}"
-            key = (row["profile"], place, row.get("data_kind") or "paper")
+            key = (row["campaign"], place, row.get("data_kind") or "paper")
             ours.setdefault(key, []).append(row)
     found = [_ours(table, *key, group) for key, group in ours.items()]
     return found + [_cited(table, dataset, group) for dataset, group in sorted(others.items())]
@@ -91,7 +91,7 @@ def _ours(table: Table, campaigns: tuple[str, ...], dataset: str, kind: str, row
     warning = [f"{said[kind]}: not comparable with any paper's number."] if kind in said else []
     several = "s" if len(campaigns) > 1 else ""
     return View(
-        title=f"{dataset} · profile{several} {', '.join(campaigns)}{ASIDE[kind]}",
+        title=f"{dataset} · campaign{several} {', '.join(campaigns)}{ASIDE[kind]}",
         note=" ".join([*warning, table.note or f"Level: {levels}."]),
         kind="ours",
         data_kind=kind,

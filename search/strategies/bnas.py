@@ -80,7 +80,7 @@ def sampled(k: int) -> int:
 
 
 def remembered(memory: dict[int, float], means: dict[int, float]) -> dict[int, float]:
-    """s after a stage, of every operation of an edge.
+    """s after an elimination, of every operation of an edge.
 
     Args:
         memory: s before.
@@ -237,7 +237,7 @@ class Bnas(Strategy):
         return loss, evaluation.accuracy, evaluation.images
 
     def _drop_worst(self, k: int) -> None:
-        """Close a stage: s of every operation, the smallest dropped on every edge, among equals by a seeded draw."""
+        """Eliminate: s of every operation, the smallest dropped on every edge, among equals by a seeded draw."""
         means = [{op: fmean(found) for op, found in values.items()} for values in self.values]
         memory = [remembered(old, found) for old, found in zip(self.memory, means, strict=True)]
         dropped, ties = [], 0
@@ -329,7 +329,7 @@ class Bnas(Strategy):
         self.learner.load_state_dict(state["learner"])
 
     def result(self) -> SearchResult:
-        """The genotype; its validation accuracy is the mean of the networks drawn in the last stage (K = 2)."""
+        """The genotype; its validation accuracy is the mean of the last drawn networks (K = 2)."""
         metrics = {
             **columns(combined(self.signals)),
             "tie_share": self.settled().share,

@@ -44,7 +44,7 @@ class CpNasSettings(Settings):
             only" and 1 "Parent only", where the Child decides nothing. Accuracy falls from 2 on [paper]; 0.5 is
             our default, both decide [choice].
         rounds: T, how often every remaining operation is drawn before one is dropped. With 3 and more few nodes
-            are decided by ties (``tie_share``); with 1 all survivors of a stage come from one draw.
+            are decided by ties (``tie_share``); with 1 all survivors of an elimination come from one draw.
         parent: Train and evaluate the Parent; without it the indicator is A_C alone ("Child only").
         share_latent_weights: Child and Parent share the weights of their convolutions.
         partial: Channel sampling: operations see 1 / partial of the channels (PC-DARTS).
@@ -266,7 +266,7 @@ class CpNas(Strategy):
                 evidence[operation].append(values[t] - average)
 
     def _drop_worst(self, k: int) -> None:
-        """Close the stage of K operations: drop the operation with the smallest indicator on every edge."""
+        """Eliminate among K operations: drop the operation with the smallest indicator on every edge."""
         earlier = self.means
         self.means = [{op: fmean(found) for op, found in values.items()} for values in self.values]
         scores = [indicators(means) for means in self.means]
@@ -336,7 +336,7 @@ class CpNas(Strategy):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimisers, remaining operations, the values of the open stage, and all that is reported."""
+        """Weights, optimisers, remaining operations, the values since the last elimination, all that is reported."""
         return {
             "networks": {key: net.state_dict() for key, net in self.networks.items()},
             "optimisers": {key: optimiser.state_dict() for key, optimiser in self.optimisers.items()},
@@ -354,7 +354,7 @@ class CpNas(Strategy):
             setattr(self, key, state[key])
 
     def result(self) -> SearchResult:
-        """The genotype; its validation accuracy is the mean of the Child's in the last stage (K = 2)."""
+        """The genotype; its validation accuracy is the mean of the Child's before the last elimination (K = 2)."""
         metrics = {
             **columns(combined(self.signals)),
             "tie_share": self.settled().share,

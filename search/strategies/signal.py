@@ -51,14 +51,14 @@ def binomial_variance(
 
 
 def measure(draws: Draws, variances: Sequence[float]) -> Signal:
-    """Signal of one stage, in which each of K operations was drawn once in each of T rounds.
+    """Signal before one elimination, for which each of K operations was drawn once in each of T rounds.
 
     Every operation meets every round, so that what a round has in common (training goes on) leaves the operations'
     means comparable; the spread of one operation's draws is taken after the round's mean is subtracted.
 
     Args:
         draws: z by edge, operation and round.
-        variances: :func:`binomial_variance` of every draw of the stage.
+        variances: :func:`binomial_variance` of every draw.
     """
     rounds = len(next(iter(draws[0].values())))
     observed = fmean(variance(fmean(values) for values in edge.values()) for edge in draws)

@@ -281,7 +281,8 @@ def _draw(folder: Path, seed: int) -> None:
     rows = [
         {
             "step": step,
-            "accuracy_child": 0.3 + 0.1 * draw.random(),
+            "accuracy": 0.3 + 0.1 * draw.random(),
+            "architecture": step,
             "images_seen": 1000 * step,
             "seconds": 2.0 * step,
             "genotype": genotype("random", step).hash,

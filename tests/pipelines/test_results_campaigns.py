@@ -200,6 +200,6 @@ def test_campaigns_with_runs_of_their_own_come_first(shared: Path) -> None:
     assert re.findall(r'<th scope="row">(\w+)</th>', glance) == ["quick", "main", "aa", "bb"]
     provenance = text[text.index('<section id="provenance">') :]
     assert re.findall(r"<summary>(\w+), \d+ runs", provenance) == ["quick", "main", "aa", "bb"]
-    searches = text[text.index('<section id="search">') : text.index('<section id="classification">')]
-    heads = re.findall(r'<h3 class="title">cifar10 · profiles? ([\w, ]+)', searches)
+    searches = text[text.index('<section id="search">') : text.index('<section id="signal">')]
+    heads = re.findall(r'<h3 class="title">cifar10 · campaigns? ([\w, ]+)', searches)
     assert heads == ["quick", "main, aa, bb"]

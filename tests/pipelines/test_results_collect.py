@@ -229,7 +229,7 @@ def test_commands_fail_in_one_line(tmp_path: Path) -> None:
 def test_add_then_tables_from_the_command_line(runs: Path, tmp_path: Path) -> None:
     """The two commands that a user of another machine's runs types."""
     shutil.copy(ROOT / "pipelines/profiles/quick.yaml", tmp_path / "params.yaml")
-    found = _run(tmp_path, "pipelines.collect", "add", "runs", "--profile", "gpu")
+    found = _run(tmp_path, "pipelines.collect", "add", "runs", "--campaign", "gpu")
     assert (found.returncode, found.stdout) == (0, "2 run records in results/records/gpu\n")
     assert _run(tmp_path, "pipelines.tables").returncode == 0
     assert "gpu" in (tmp_path / "results/classification.md").read_text()

@@ -37,7 +37,7 @@ def test_a_metric_is_added_in_one_place(tmp_path: Path) -> None:
             [sys.executable, "-m", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
         )
 
-    collect = ("pipelines.collect", "add", "runs", "--profile", "gpu")
+    collect = ("pipelines.collect", "add", "runs", "--campaign", "gpu")
     refused = run(*collect)
     assert refused.returncode == 2 and "unknown metric 'sharpness'" in refused.stderr
     (line,) = re.findall(r"^  +(Metric\(.*\),)$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)

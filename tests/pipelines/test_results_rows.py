@@ -149,7 +149,7 @@ def test_views_mark_other_data(tmp_path: Path) -> None:
     for data in (CIFAR, PETS):
         handmade(tmp_path, "retrain", "cifar10", data)
     paper, other = shown("classification", library(tmp_path))
-    assert (paper.title, other.title) == ("cifar10 · profile x", "pets · profile x · other data")
+    assert (paper.title, other.title) == ("cifar10 · campaign x", "pets · campaign x · other data")
     assert other.note.startswith("Other data than the papers': not comparable with any paper's number.")
     assert paper.comparable and not other.comparable and not other.stand_in
     assert [any(column.head.startswith("paper") for column in view.columns) for view in (paper, other)] == [
@@ -236,10 +236,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Library:
 
 def test_a_shared_search_is_one_row_with_its_campaigns(shared: Library) -> None:
     """Not two runs in two tables; a search of other time is another one."""
-    assert [(row["profile"], row["n"]) for row in ours("search", shared)] == [(("a", "b"), 1), (("c",), 1)]
+    assert [(row["campaign"], row["n"]) for row in ours("search", shared)] == [(("a", "b"), 1), (("c",), 1)]
     assert [view.title for view in shown("search", shared)] == [
-        "cifar10 · profiles a, b",
-        "cifar10 · profile c",
+        "cifar10 · campaigns a, b",
+        "cifar10 · campaign c",
     ]
     assert [names for _, names in shared.distinct("search")] == [("a", "b"), ("c",)]
     assert len(shared.runs) == 4 and len(shared.distinct()) == 3

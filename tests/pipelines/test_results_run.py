@@ -63,6 +63,13 @@ def test_what_is_written_today_is_read_as_the_same(place: str, tmp_path: Path) -
     assert again.settings == run.settings and again.files() == run.files()
 
 
+def test_random_search_has_no_child() -> None:
+    """Version 1 wrote its drawn networks into columns named after one."""
+    run = read_run(GOLDEN / "search/random-s0")
+    assert "accuracy_child" in run.table("history.csv")[0]
+    assert {"accuracy", "loss"} <= set(run.history[0]) and not any("child" in key for key in run.history[0])
+
+
 def test_an_old_network_is_read() -> None:
     entry = check_network(GOLDEN / "networks/cp_nas-s0")
     assert (entry.kind, entry.method, entry.seed) == ("genotype", "cp_nas", 0)

@@ -212,7 +212,7 @@ def test_variants_of_one_method_are_paired_across_campaigns(tmp_path: Path) -> N
     library = Library(tuple(read_records(tmp_path / "records")))
     rows = [r for r in claim_rows(evaluate(library, rules, claims)) if r["claim"] == "beta-rises-then-falls"]
     assert [(row["n"], row["verdict"]) for row in rows] == [(3, SUPPORTED)] * 2
-    assert rows[0]["effect"] == pytest.approx(0.108, abs=1e-4) and rows[0]["profile"] == "beta-2 beta-0"
+    assert rows[0]["effect"] == pytest.approx(0.108, abs=1e-4) and rows[0]["campaign"] == "beta-2 beta-0"
     _sweep(tmp_path, 4.0, cells=8)
     library = Library(tuple(read_records(tmp_path / "records")))
     assert _verdicts(library)["beta-rises-then-falls"] == NOT_RUN

@@ -114,8 +114,8 @@ def test_views_give_each_data_set_its_own_block(results: Path) -> None:
     text = (results / "classification.md").read_text()
     heads = re.findall(r"^## (.*)", text, re.MULTILINE)
     assert heads == [
-        "cifar10 · profile quick",
-        "cifar10-folder · profile quick · stand-in",
+        "cifar10 · campaign quick",
+        "cifar10-folder · campaign quick · stand-in",
         "CIFAR-10 · cited",
         "ImageNet · cited",
     ]
@@ -241,7 +241,7 @@ def test_several_campaigns_stay_apart(tmp_path: Path) -> None:
     add(runs, "paper-gpu", "quick", tmp_path / "results/records")
     build(tmp_path / "results")
     rows = [row for row in read_csv(tmp_path / "results/reid.csv") if row["level"] != CITED]
-    assert [(row["profile"], row["n"]) for row in rows] == [("paper-gpu", "1")] * 2 + [("quick", "1")] * 2
+    assert [(row["campaign"], row["n"]) for row in rows] == [("paper-gpu", "1")] * 2 + [("quick", "1")] * 2
 
 
 def test_tables_refuse_a_damaged_record(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_every_claim_of_two_arms_can_come_from_a_profile(studied: Library) -> No
     }
     assert {row["n"] for row in rows if row["claim"] in paired} == {3}
     (beta,) = [row for row in rows if row["comparison"] == "beta_P 2 minus beta_P 0"]
-    assert beta["profile"] == "ablation-beta" and beta["methods"] == "CP-NAS, beta_p 2; CP-NAS, beta_p 0"
+    assert beta["campaign"] == "ablation-beta" and beta["methods"] == "CP-NAS, beta_p 2; CP-NAS, beta_p 0"
     (binary,) = [row for row in rows if row["claim"] == "search-in-one-bit"]
     assert binary["methods"] == "PC-DARTS; PC-DARTS, searched real-valued"
     decoupled = [row for row in rows if row["claim"] == "decoupled-helps"]
@@ -128,7 +128,7 @@ def test_search_times_are_compared_on_one_device_only(tmp_path: Path) -> None:
 
 def test_comparison_is_paired_and_corrected(studied: Library) -> None:
     """Mean, deviation, difference and p of the study, recomputed by hand; the reference has no difference."""
-    rows = {row["variant"]: row for row in comparison_rows(studied, RULES) if row["profile"] == ("study",)}
+    rows = {row["variant"]: row for row in comparison_rows(studied, RULES) if row["campaign"] == ("study",)}
     values = {name: row["values"] for name, row in rows.items()}
     others = [name for name in rows if name != "random"]
     tests = [stats.ttest_rel(values[name], values["random"]).pvalue for name in sorted(others)]
@@ -144,7 +144,7 @@ def test_comparison_is_paired_and_corrected(studied: Library) -> None:
 
 def test_variants_are_compared_with_their_base_form(studied: Library, tmp_path: Path) -> None:
     """In an ablation the reference is the base form; training seeds are averaged first; a stand-in stays apart."""
-    rows = [row for row in comparison_rows(studied, RULES) if row["profile"] == ("ablation-binary",)]
+    rows = [row for row in comparison_rows(studied, RULES) if row["campaign"] == ("ablation-binary",)]
     assert {row["variant"]: row["against"] for row in rows} == {
         "cp_nas": None,
         "cp_nas_real": "CP-NAS",
@@ -174,7 +174,7 @@ def test_a_comparison_on_other_data_has_columns_of_its_own(tmp_path: Path) -> No
     assert rows[0]["other_difference"] > 3 and rows[0]["other_accuracy_std"] is not None
     assert rows[0]["accuracy"] is None and rows[0]["stand_in_accuracy"] is None
     (view,) = views(next(spec for spec in TABLES if spec.name == "comparison"), rows)
-    assert view.title == "pets · profile x · other data" and not view.comparable
+    assert view.title == "pets · campaign x · other data" and not view.comparable
 
 
 def point(key: str, value: Any, other: Any = 1, edges: str = "top2") -> Point:
