@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.launch import log_of
 from pipelines.schedule import Schedule
 
 TAIL = 4096
@@ -78,15 +79,20 @@ class Display:
         return {stage: now - begun for stage, begun in self.started.items()}
 
     def _table(self) -> Any:
+        """A bar for the whole, then a line for each running stage: its name, its time, what it said last."""
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, show_header=False, pad_edge=False, title_justify="left", title=self.count())
-        table.add_column(no_wrap=True)
-        table.add_column(justify="right", no_wrap=True)
-        table.add_column(no_wrap=True, overflow="ellipsis")
-        from pipelines.launch import log_of
-
+        schedule = self.schedule
+        whole = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=len(schedule.needs), completed=len(schedule.done), width=30)
+        whole.add_row(bar, Text(self.count()))
+        stages = Table.grid(padding=(0, 2))
+        stages.add_column(no_wrap=True)
+        stages.add_column(justify="right", no_wrap=True)
+        stages.add_column(no_wrap=True, overflow="ellipsis")
         for stage, seconds in self._elapsed().items():
-            table.add_row(stage, clock(seconds), Text(last_line(log_of(self.logs, stage))))
-        return table
+            stages.add_row(Text(stage), clock(seconds), Text(last_line(log_of(self.logs, stage))))
+        return Group(whole, stages)

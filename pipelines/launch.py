@@ -20,11 +20,19 @@ from search.errors import InputError
 
 PARENT = "STAGE_PARENT"
 """Environment variable: the process without which a stage stops (see :func:`pipelines.stage.run`)."""
-STOPPED = 130
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+DEVICES = Path("/dev")
 _running: dict[int, subprocess.Popen[bytes]] = {}
 
 
-def run_command(command: str, folder: str, log: str, threads: int, keep_open: tuple[int, ...] = ()) -> int:
+def run_command(
+    command: str,
+    folder: str,
+    log: str,
+    threads: int,
+    gpu: str | None = None,
+    keep_open: tuple[int, ...] = (),
+) -> int:
     """Run one command to its end; gives its exit code.
 
     Args:
@@ -32,6 +40,7 @@ def run_command(command: str, folder: str, log: str, threads: int, keep_open: tu
         folder: Where it runs.
         log: File for all that it prints.
         threads: For OpenMP, whose threads sleep while they wait: a core that spins is lost to the other stages.
+        gpu: The one that it sees, as CUDA_VISIBLE_DEVICES names it; None leaves all as they are.
         keep_open: Open files that the process holds too.
     """
     program, *arguments = shlex.split(command)
@@ -43,6 +52,8 @@ def run_command(command: str, folder: str, log: str, threads: int, keep_open: tu
         "PYTHONUNBUFFERED": "1",
         PARENT: str(os.getpid()),
     }
+    if gpu is not None:
+        environment[VISIBLE] = gpu
     with open(log, "wb") as output:
         process = subprocess.Popen(
             [sys.executable if program == "python" else program, *arguments],
@@ -115,6 +126,15 @@ def executor_of(name: str, jobs: int) -> Executor:
             where=f"--executor {name}",
             mend="pip install 'cp-nas-bench[cluster]', or name another",
         ) from None
+
+
+def gpus(device: str) -> list[str]:
+    """The GPUs that stages may use, one at a time each; none with ``compute.device: cpu``."""
+    if device == "cpu":
+        return []
+    if VISIBLE in os.environ:
+        return [name for name in os.environ[VISIBLE].split(",") if name]
+    return sorted(path.name.removeprefix("nvidia") for path in DEVICES.glob("nvidia[0-9]*"))
 
 
 def log_of(folder: Path, stage: str) -> Path:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,37 +38,46 @@ PATIENCE = 30.0
 """Seconds to wait for the stages of a run that was killed: they stop when they notice."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where stages run.
+
+    Attributes:
+        executor: Runs their commands.
+        jobs: How many at once.
+        threads: Of each stage.
+        gpus: Those of this machine that may be used, by name; each stage sees one.
+        held: Open files that the stages hold until they end.
+    """
+
+    executor: Executor
+    jobs: int
+    threads: int
+    gpus: list[str]
+    held: tuple[int, ...]
+
+
 class Reproduction:
     """One run over the graph.
 
     Args:
         repo: DVC's, of this folder.
         wanted: Stages by name, with all that they need.
-        executor: Runs the commands.
-        jobs: How many at once.
-        threads: Of each stage.
-        lock: An open file that the stages hold, too, until they end.
+        place: Where they run.
     """
 
-    def __init__(
-        self,
-        repo: Repo,
-        wanted: dict[str, PipelineStage],
-        executor: Executor,
-        jobs: int,
-        threads: int,
-        lock: int | None,
-    ) -> None:
-        self.repo, self.stages, self.executor, self.threads, self.lock = repo, wanted, executor, threads, lock
+    def __init__(self, repo: Repo, wanted: dict[str, PipelineStage], place: Place) -> None:
+        self.repo, self.stages, self.place = repo, wanted, place
         graph = repo.index.graph  # an edge leads from a stage to one that it is built on
         names = {stage: name for name, stage in wanted.items()}
         self.schedule = Schedule(
             {name: [names[s] for s in graph.successors(stage)] for name, stage in wanted.items()},
-            jobs,
+            place.jobs,
             frozenset(name for name, stage in wanted.items() if (stage.meta or {}).get(ALONE)),
             read_json(SECONDS) if SECONDS.exists() else {},
         )
         self.started: dict[str, float] = {}
+        self.seen: dict[str, str] = {}  # the GPU of each running stage
         self.futures: dict[Future[int], str] = {}
         self.ran: list[str] = []
         self.display = Display(self.schedule, LOGS, self.started)
@@ -108,16 +118,24 @@ class Reproduction:
                 return
         self.schedule.running.add(name)
         self.started[name] = time.monotonic()
-        log = launch.log_of(LOGS, name)
-        keep_open = () if self.lock is None else (self.lock,)
-        arguments = (item.cmd, os.getcwd(), str(log), self.threads, keep_open)
-        self.futures[self.executor.submit(launch.run_command, *arguments)] = name
+        log, gpu = str(launch.log_of(LOGS, name)), self._gpu(name)
+        arguments = (item.cmd, os.getcwd(), log, self.place.threads, gpu, self.place.held)
+        self.futures[self.place.executor.submit(launch.run_command, *arguments)] = name
         self.display.say(f"{name}: started")
+
+    def _gpu(self, name: str) -> str | None:
+        """The GPU that a stage sees: the one with the fewest stages."""
+        if not self.place.gpus:
+            return None
+        taken = list(self.seen.values())
+        self.seen[name] = min(self.place.gpus, key=taken.count)
+        return self.seen[name]
 
     def _end(self, name: str, future: Future[int]) -> None:
         """Keep the outputs of a stage that succeeded; name the log of one that did not."""
         seconds = time.monotonic() - self.started.pop(name)
         self.schedule.running.remove(name)
+        self.seen.pop(name, None)
         why = self._why_failed(name, future)
         if why is None:
             self.schedule.done.add(name)
@@ -193,32 +211,32 @@ def exclusive(patience: float = PATIENCE) -> Iterator[int]:
         os.close(descriptor)
 
 
-def default_jobs(threads: int) -> int:
-    """As many stages as the cores that this process may use have room for, at ``threads`` each."""
-    return max(1, len(os.sched_getaffinity(0)) // threads)
+def default_jobs(threads: int, gpus: int) -> int:
+    """As many stages as there is room for: one a GPU where GPUs are used, else one for every ``threads`` cores."""
+    return gpus or max(1, len(os.sched_getaffinity(0)) // threads)
 
 
 def main() -> None:
     """Read the command line and run what is stale."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.reproduce", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="STAGE", help="only these stages and what they need")
-    parser.add_argument(
-        "--jobs", type=_positive, help="stages at once (default: the cores, by compute.threads)"
-    )
+    parser.add_argument("--jobs", type=_positive, help="stages at once (default: all cores, or one a GPU)")
     parser.add_argument(
         "--executor", default="local", help="local, slurm, or MODULE:FUNCTION, which takes the number of jobs"
     )
     options = parser.parse_args()
-    threads = int(settings_file.read(code.PARAMS)["compute"]["threads"])
-    jobs = options.jobs or default_jobs(threads)
+    compute = settings_file.read(code.PARAMS)["compute"]
+    here = options.executor == "local"
+    gpus = launch.gpus(str(compute["device"])) if here else []
+    threads = int(compute["threads"])
+    jobs = options.jobs or default_jobs(threads, len(gpus))
     if code.NAME.exists() and code.write():
         print(f"{code.NAME} is up to date again")
     LOGS.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     with exclusive() as lock, launch.executor_of(options.executor, jobs) as executor:
-        done = _reproduce(
-            options.targets, executor, jobs, threads, lock if options.executor == "local" else None
-        )
+        place = Place(executor, jobs, threads, gpus, (lock,) if here else ())
+        done = _reproduce(options.targets, place)
     failed, left_out = sorted(done.schedule.failed), sorted(done.schedule.left_out)
     print(f"{len(done.ran)} stages run in {clock(time.monotonic() - begun)}, {jobs} at once; logs in {LOGS}")
     if failed:
@@ -229,19 +247,19 @@ def main() -> None:
         sys.exit(1)
 
 
-def _reproduce(
-    targets: list[str], executor: Executor, jobs: int, threads: int, lock: int | None
-) -> Reproduction:
+def _reproduce(targets: list[str], place: Place) -> Reproduction:
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.WARNING)
     with Repo() as repo:
-        run = Reproduction(repo, chosen(repo, targets), executor, jobs, threads, lock)
+        run = Reproduction(repo, chosen(repo, targets), place)
         try:
             run.run()
         except BaseException:
             launch.stop_all()
-            executor.shutdown(wait=False)  # a cluster cancels its jobs, which the stages take as a Ctrl-C
+            place.executor.shutdown(
+                wait=False
+            )  # a cluster cancels its jobs, which the stages take as a Ctrl-C
             raise
         return run
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -60,7 +63,7 @@ def stage_text(name: str, seconds: float, needs: tuple[str, ...] = (), alone: bo
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     (tmp_path / "step.py").write_text(STEP.replace("ROOT", repr(str(ROOT))))
-    (tmp_path / "params.yaml").write_text("compute: {threads: 1}\n")
+    (tmp_path / "params.yaml").write_text("compute: {device: cpu, threads: 1}\n")
     (tmp_path / ".gitignore").write_text("/out\n/runs\n")
     for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
         subprocess.run(command, cwd=tmp_path, check=True)
@@ -220,6 +223,61 @@ def test_a_stage_sleeps_while_it_waits_and_has_its_share_of_threads(tmp_path: Pa
     show = "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['OMP_WAIT_POLICY'])"
     assert run_command(f'python -c "{show}"', str(tmp_path), str(tmp_path / "log"), 3) == 0
     assert (tmp_path / "log").read_text() == "3 PASSIVE\n"
+
+
+def test_a_terminal_shows_what_runs_and_how_far(repository: Path) -> None:
+    """The stage's name, its last line, and the whole, redrawn in place."""
+    graph(repository, stage_text("first", 2), stage_text("second", 0.1, ("first",)))
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        command(), cwd=repository, env=environment(), stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the other side is closed
+            while part := os.read(ours, 4096):
+                shown += part
+    os.close(ours)
+    assert process.returncode == 0
+    text = shown.decode()
+    assert re.search(r"first +0:0\d +first +[1-9]/10", text) and "0/2" in text and "1/2, about 0:0" in text
+    assert "second: done" in text and "2 stages run" in text
+
+
+def test_as_many_stages_as_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines import launch
+    from pipelines.reproduce import default_jobs
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert [default_jobs(threads, 0) for threads in (1, 3, 16)] == [8, 2, 1] and default_jobs(1, 2) == 2
+    monkeypatch.setattr(launch, "DEVICES", tmp_path)
+    monkeypatch.delenv(launch.VISIBLE, raising=False)
+    assert launch.gpus("auto") == []
+    for name in ("nvidia0", "nvidia1", "nvidiactl"):
+        (tmp_path / name).touch()
+    assert launch.gpus("auto") == ["0", "1"] and launch.gpus("cpu") == []
+    monkeypatch.setenv(launch.VISIBLE, "3,5")
+    assert launch.gpus("cuda") == ["3", "5"]
+
+
+def test_stages_are_spread_over_the_gpus(repository: Path) -> None:
+    """Each sees one; the machine need not have them to be told."""
+    show = "    cmd: python show.py {0}\n    outs: [out/{0}]\n"
+    (repository / "show.py").write_text(
+        "import os, sys, time\nfrom pathlib import Path\nPath('out').mkdir(exist_ok=True)\ntime.sleep(1)\n"
+        "Path('out', sys.argv[1]).write_text(os.environ['CUDA_VISIBLE_DEVICES'])\n"
+    )
+    (repository / "params.yaml").write_text("compute: {device: cuda, threads: 1}\n")
+    graph(repository, *(f"  {name}:\n{show.format(name)}" for name in ("a", "b")))
+    done = subprocess.run(
+        command(),
+        cwd=repository,
+        env=environment() | {"CUDA_VISIBLE_DEVICES": "3,5"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "2 at once" in done.stdout
+    assert {(repository / "out" / name).read_text() for name in ("a", "b")} == {"3", "5"}
 
 
 @pytest.mark.slow
