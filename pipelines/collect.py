@@ -133,8 +133,6 @@ def add(source: Path, profile: str, active: str, records: Path = RECORDS) -> int
 
 def main() -> None:
     """Read the command line and collect."""
-    from pipelines.params import load
-
     parser = argparse.ArgumentParser(prog="python -m pipelines.collect", description=__doc__)
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(dest="command")
@@ -148,6 +146,8 @@ def main() -> None:
         help="the name the campaign gets under results/records/",
     )
     arguments = parser.parse_args()
+    from pipelines.params import load
+
     settings = load()
     active = settings.profile
     if arguments.command == "add":

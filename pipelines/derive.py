@@ -6,8 +6,6 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from downstream import handmade
-from downstream.classification.settings import VARIANT
 from pipelines import code, stage
 from pipelines.networks import FOLDER, Entry, save_entry
 from search.drawing import to_dot, to_svg, to_text
@@ -46,6 +44,9 @@ def found(variant: str, seed: int) -> Entry:
 
 def adopted(name: str) -> Entry:
     """A published or hand-made network under its own name, with that of a variant behind it, if any."""
+    from downstream import handmade
+    from downstream.classification.settings import VARIANT
+
     known = name.partition(VARIANT)[0]
     if known in handmade.NAMES:
         return Entry(name, None, None, "handmade", known, None)

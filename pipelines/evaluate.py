@@ -15,26 +15,24 @@ import time
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning_fabric import Fabric
-from pydantic import ValidationError
-
-from downstream.classification.network import build_network
-from downstream.classification.settings import RetrainSettings
-from downstream.classification.teacher import load_teacher
-from downstream.models import load_network
-from pipelines import code, params, stage
+from pipelines import code, stage
 from pipelines.networks import load_entry
 from pipelines.provenance import provenance
 from pipelines.record import dataset_of, write_record
-from pipelines.tasks import ImageSet, array_set, folder_set, load_set, plain_set
 from search.errors import InputError
 from search.files import read_json
-from search.image_folder import CropSettings
 from search.manifest import read_manifest
-from search.training import ComputeSettings, Evaluation, evaluate, place, set_up
-from search.weights import has_architecture, hash_state, is_safetensors, read_header
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from downstream.classification.settings import RetrainSettings
+    from pipelines.tasks import ImageSet
+    from search.image_folder import CropSettings
+    from search.training import Evaluation
+
 
 LOGGER = logging.getLogger("cp_nas.evaluate")
 RUNS = Path("runs")
@@ -84,6 +82,13 @@ def positive(text: str) -> int:
 
 def evaluate_run(task: str, network: str, precision: str, seed: int) -> None:
     """Evaluate what ``pipelines.retrain`` exported, compare, and write the record."""
+    from downstream.classification.network import build_network
+    from downstream.models import load_network
+    from pipelines import params
+    from pipelines.tasks import load_set
+    from search.training import set_up
+    from search.weights import hash_state
+
     code.check("evaluate")
     started = time.time()
     active = params.load()
@@ -133,6 +138,10 @@ def evaluate_run(task: str, network: str, precision: str, seed: int) -> None:
 
 def read_run(folder: Path, task: str) -> tuple[dict[str, Any], dict[str, Any], RetrainSettings]:
     """run.json and metrics.json of a retraining, and the settings it ran with."""
+    from pydantic import ValidationError
+
+    from downstream.classification.settings import RetrainSettings
+
     run, metrics = read_json(folder / "run.json"), read_json(folder / "metrics.json")
     try:
         settings = RetrainSettings.model_validate(read_json(folder / "params.json")["retrain"][task])
@@ -160,6 +169,8 @@ def check_images(run: dict[str, Any], manifest: dict[str, Any], images: ImageSet
 
 def evaluated(fabric: Fabric, model: Any, images: ImageSet) -> Evaluation:
     """The evaluation, by the code that the training used."""
+    from search.training import evaluate, place
+
     model = place(model, fabric.device)
     return evaluate(fabric, model, model, images.batches.epoch(0))
 
@@ -186,6 +197,10 @@ def compare(found: Evaluation, recorded: dict[str, Any], differences: list[str],
 
 def evaluate_file(arguments: argparse.Namespace) -> None:
     """Evaluate a weight file on a folder, and print the numbers as JSON; needs no params.yaml."""
+    from downstream.classification.teacher import load_teacher
+    from pipelines import params
+    from search.training import ComputeSettings, set_up
+
     compute = params.load().compute if params.PARAMS.exists() else ComputeSettings()
     fabric = set_up(compute, seed=0)
     images, task = open_data(arguments, fabric)
@@ -199,6 +214,8 @@ def evaluate_file(arguments: argparse.Namespace) -> None:
 
 def open_data(arguments: argparse.Namespace, fabric: Fabric) -> tuple[ImageSet, str]:
     """The test images in a folder, and the task whose normalisation they get."""
+    from pipelines.tasks import array_set, folder_set, plain_set
+
     if (arguments.data / "test_images.npy").exists():
         return array_set(arguments.data, "test", 0, arguments.batch, fabric), "cifar10"
     crop = crop_of(arguments)
@@ -212,6 +229,11 @@ def open_data(arguments: argparse.Namespace, fabric: Fabric) -> tuple[ImageSet, 
 
 def crop_of(arguments: argparse.Namespace) -> CropSettings:
     """The crop of the command line, where it is silent that of the file's training."""
+    from pydantic import ValidationError
+
+    from search.image_folder import CropSettings
+    from search.weights import has_architecture, is_safetensors, read_header
+
     path = str(arguments.weights)
     header = read_header(path) if is_safetensors(path) and has_architecture(path) else {}
     crop: dict[str, Any] = {"smallest_crop": 1.0, "lighting": 0.0, "decoder": "pil"}

@@ -6,25 +6,21 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lightning_fabric import Fabric
-from torch import nn
-
-from downstream.classification.described import description
-from downstream.classification.network import build_network
-from downstream.classification.settings import RetrainSettings
-from downstream.classification.teacher import fix_teacher, identity_of, load_teacher
-from downstream.classification.trainer import Retrained, Trainer
-from downstream.cost import cost_object
-from downstream.models import binarised
-from pipelines import code, params, stage
+from pipelines import code, stage
 from pipelines.networks import Entry, load_entry
 from pipelines.record import dataset_of, write_record
-from pipelines.tasks import Task, content_of, load_task
 from search.files import sha256_file, write_csv
-from search.gradients import require_right_gradients
-from search.training import Resume, place, seed_all, set_up
-from search.weights import hash_state, save_weights
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from torch import nn
+
+    from downstream.classification.settings import RetrainSettings
+    from downstream.classification.trainer import Retrained
+    from pipelines.tasks import Task
+
 
 RESUME = Path("runs/.resume")
 TEACHERS = Path("runs/.teacher")
@@ -33,6 +29,10 @@ TEACHERS = Path("runs/.teacher")
 
 def open_teacher(name: str, settings: RetrainSettings, task: Task, fabric: Fabric) -> nn.Module | None:
     """The recipe's teacher, ready to be asked, or None; a fixed one is asked about all training images first."""
+    from downstream.classification.teacher import fix_teacher, identity_of, load_teacher
+    from pipelines.tasks import content_of
+    from search.training import place
+
     loss = settings.loss
     if loss.teacher is None:
         return None
@@ -55,6 +55,9 @@ def header(
     name: str, entry: Entry, settings: RetrainSettings, seed: int, model: nn.Module, task: Task
 ) -> dict[str, str]:
     """What a weight file says of itself besides its architecture, all that its evaluation needs included."""
+    from downstream.classification.described import description
+    from downstream.models import binarised
+
     last = settings.stages[-1]
     return {
         "task": name,
@@ -93,6 +96,15 @@ def main() -> None:
     parser.add_argument("--precision", required=True, choices=("1bit", "real"))
     parser.add_argument("--seed", required=True, type=int)
     arguments = parser.parse_args()
+    from downstream.classification.network import build_network
+    from downstream.classification.trainer import Trainer
+    from downstream.cost import cost_object
+    from pipelines import params
+    from pipelines.tasks import content_of, load_task
+    from search.gradients import require_right_gradients
+    from search.training import Resume, seed_all, set_up
+    from search.weights import hash_state, save_weights
+
     started = time.time()
     active = params.load()
     settings: RetrainSettings = getattr(active.retrain, arguments.task)

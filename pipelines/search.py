@@ -6,14 +6,10 @@ import argparse
 import time
 from pathlib import Path
 
-from pipelines import code, params, stage
+from pipelines import code, stage
 from pipelines.record import dataset_of, write_record
-from search.data import load_cifar10
 from search.files import write_csv
-from search.gradients import require_right_gradients
 from search.manifest import read_manifest
-from search.run import run_search
-from search.training import set_up
 
 RESUME = Path("runs/.resume")
 
@@ -26,6 +22,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/cifar10"), help="prepared CIFAR-10")
     parser.add_argument("--output", type=Path, help="default runs/search/<method>-s<seed>")
     arguments = parser.parse_args()
+    from pipelines import params
+    from search.data import load_cifar10
+    from search.gradients import require_right_gradients
+    from search.run import run_search
+    from search.training import set_up
+
     started = time.time()
     settings = params.load()
     if arguments.method in settings.search.method:  # an unknown one is refused by the search itself

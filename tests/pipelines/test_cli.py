@@ -40,9 +40,22 @@ def cpnas(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
     )
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["profile", "list"], ["profile", "--help"], ["serch"]]
+PROGRAMS = (
+    "prepare",
+    "search",
+    "derive",
+    "retrain",
+    "evaluate",
+    "detect",
+    "reid",
+    "reproduce",
+    "collect",
+    "bench",
 )
+LIGHT = [["--help"], ["--version"], ["profile", "list"], ["serch"], *([name, "--help"] for name in PROGRAMS)]
+
+
+@pytest.mark.parametrize("arguments", LIGHT)
 def test_light_commands_answer_at_once(arguments: list[str]) -> None:
     """Below a second of CPU: none of the heavy packages is imported to print names."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
