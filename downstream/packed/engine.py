@@ -183,6 +183,10 @@ class _Plan:
         self.native.packed_profile(self.handle, image.ctypes.data, seconds.ctypes.data)
         return seconds
 
+    def repeat(self, operation: int, times: int) -> None:
+        """Run one operation again and again, on whatever its buffers hold (benchmarks)."""
+        self.native.packed_repeat(self.handle, operation, times)
+
     def __del__(self) -> None:
         if getattr(self, "handle", None):
             self.native.packed_free(self.handle)

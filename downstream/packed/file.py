@@ -155,9 +155,9 @@ def _check_row(
         _expect(target["kind"] == addend["kind"] == 0, "adds what is no map")
         _expect(addend["channels"] == target["channels"], "adds maps of different channels")
     needed = _needed(kind, row, source, target)
-    for role in COLUMNS[11:19]:
+    for role in COLUMNS[11:]:
         index = row[role]
-        _expect(role in needed or index == -1 or role in COLUMNS[12:19], f"has a {role} that it does not use")
+        _expect(role in needed or index == -1 or role in COLUMNS[12:], f"has a {role} that it does not use")
         if role in needed or index >= 0:
             _expect(0 <= index < len(tensors), f"has no {role}")
             count, dtype = needed.get(role, (target["channels"], np.dtype(np.float32)))

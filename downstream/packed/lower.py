@@ -244,13 +244,10 @@ def _fold_signs(operations: Operations, outputs: dict[str, Operation]) -> Rewrit
         (step,) = made.steps
         if step.kind == "slope":
             continue
-        scale, bias = step.affine() if step.kind == "norm" else (None, to_floats(step.tensors[0]))
+        shift = {"scale": to_floats(torch.ones(made.channels)), "bias": to_floats(step.tensors[0])}
         for reader in readers:
             assert reader is not None
-            reader.arrays = {
-                "bias": bias,
-                "scale": to_floats(torch.ones(made.channels)) if scale is None else scale,
-            }
+            reader.arrays = step.affine() if step.kind == "norm" else shift
         by[id(made)] = made.inputs[0]
     return _replace(operations, outputs, by)
 
@@ -268,7 +265,9 @@ def _absorb_step(made: Operation, step: Step) -> bool:
     """Put a step into the epilogue behind what is there already; False where there is no place for it."""
     at = _position(made)
     if step.kind == "norm" and at < 0:
-        made.arrays["scale"], made.arrays["bias"] = step.affine()
+        summed = made.kind in ("binary", "depthwise") and made.beta is not None
+        made.arrays |= step.over_sums(made.beta) if summed and made.beta is not None else step.affine()
+        made.beta = None if summed else made.beta
     elif step.kind == "bias" and at < 2:
         made.arrays["before"] = to_floats(step.tensors[0])
     elif step.kind == "slope" and at < 3:

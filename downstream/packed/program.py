@@ -48,7 +48,7 @@ COLUMNS = (
     "slope",
     "after",
     "threshold",
-    "reserved",
+    "centre",
 )
 """Columns of the table of operations."""
 VALUE_COLUMNS = ("kind", "channels", "parts", "border", "fill", "parent", "start", "reserved")

@@ -27,11 +27,13 @@ class Step:
         kind: ``norm`` (batch norm with running statistics), ``bias`` (+ b) or ``slope`` (PReLU, ReLU with slope 0).
         tensors: Mean, variance, weight and bias of a norm; b; or the slopes. Each (C,).
         eps: Of a norm.
+        affine_part: Whether the norm has weights of its own.
     """
 
     kind: str
     tensors: tuple[Tensor, ...]
     eps: float = 0.0
+    affine_part: bool = True
 
     def part(self, start: int, stop: int) -> Step:
         """The step for channels from ``start`` to ``stop``."""
@@ -46,11 +48,30 @@ class Step:
             return x + self.tensors[0]
         return F.prelu(x, self.tensors[0])
 
-    def affine(self) -> tuple[Floats, Floats]:
-        """A norm as ``scale * x + bias``, rounded once from float64."""
+    def affine(self) -> dict[str, Floats]:
+        """A norm as ``(x - centre) * scale + bias``, each rounded once from float64."""
+        mean, scale, bias = self.over(torch.ones(len(self.tensors[0])))
+        return {"centre": to_floats(mean), "scale": to_floats(scale), "bias": to_floats(bias)}
+
+    def over_sums(self, beta: Floats) -> dict[str, Floats]:
+        """The same for sums that are not scaled yet: the norm of ``beta * sum``."""
+        mean, scale, bias = self.over(torch.from_numpy(beta))
+        return {"centre": to_floats(mean), "scale": to_floats(scale), "bias": to_floats(bias)}
+
+    def over(self, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Centre, scale and bias over sums, float64: the rule of the training kernels (search.kernels.plain)."""
         mean, variance, weight, bias = (tensor.double() for tensor in self.tensors)
-        scale = weight / torch.sqrt(variance + self.eps)
-        return to_floats(scale), to_floats(bias - mean * scale)
+        beta, root = beta.double(), torch.sqrt(variance + self.eps)
+        centre = torch.where(beta > 0, mean / beta, 0.0)
+        offset = torch.where(beta > 0, 0.0, -mean / root)
+        return centre, beta / root * weight, offset * weight + bias
+
+    def positive(self, sums: Tensor, beta: Tensor) -> Tensor:
+        """Where the norm of ``beta * sum`` is not negative, in float64; (N, C) from (N, 1)."""
+        if not self.affine_part:
+            return beta.double() * sums.double() >= self.tensors[0].double()
+        centre, scale, bias = self.over(beta)
+        return (sums.double() - centre) * scale + bias >= 0
 
 
 def to_floats(x: Tensor) -> Floats:
@@ -74,7 +95,7 @@ def step_of(layer: nn.Module, name: str, channels: int) -> Step:
         weight = ones if layer.weight is None else layer.weight
         bias = zeros if layer.bias is None else layer.bias
         tensors = (layer.running_mean, layer.running_var, weight, bias)
-        return Step("norm", tuple(t.detach().cpu().float() for t in tensors), layer.eps)
+        return Step("norm", tuple(t.detach().cpu().float() for t in tensors), layer.eps, layer.affine)
     if isinstance(layer, Shift):
         return Step("bias", (layer.bias.detach().cpu().reshape(-1),))
     if isinstance(layer, nn.PReLU):
@@ -97,7 +118,7 @@ class Thresholds:
 
 @torch.no_grad()
 def find_thresholds(steps: Sequence[Step], beta: Tensor, largest: int, name: str) -> Thresholds | None:
-    """Thresholds by evaluating ``steps`` at every possible sum.
+    """Thresholds by evaluating ``steps`` at every possible sum; a norm alone in float64, as training does.
 
     Args:
         steps: What lies between the sum and the sign.
@@ -108,14 +129,17 @@ def find_thresholds(steps: Sequence[Step], beta: Tensor, largest: int, name: str
     Returns:
         None where a channel's bit changes more than once, as after a PReLU with a negative slope.
     """
+    if not all(torch.isfinite(tensor).all() for step in steps for tensor in step.tensors):
+        raise InputError("has a norm that is not finite, so it cannot be packed", where=name)
     bits = []
     for start in range(-largest, largest + 1, CHUNK):
         sums = torch.arange(start, min(start + CHUNK, largest + 1), dtype=torch.float32)
+        if len(steps) == 1 and steps[0].kind == "norm":
+            bits.append(steps[0].positive(sums[:, None], beta))
+            continue
         x = sums[:, None] * beta[None, :]
         for step in steps:
             x = step.apply(x)
-        if not torch.isfinite(x).all():
-            raise InputError("gives values that are not finite, so it cannot be packed", where=name)
         bits.append(x >= 0)
     positive = torch.cat(bits).numpy()
     changes = positive[1:] != positive[:-1]

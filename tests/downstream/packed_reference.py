@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import types
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from downstream.handmade import Shift
-from downstream.packed.steps import step_of
+from downstream.packed.steps import step_of, to_floats
 from search.binary import QuantConv2d, Shared, sign, value_of
 
 
@@ -45,13 +46,21 @@ def _convolve(conv: nn.Conv2d, x: Tensor | Shared) -> Tensor:
         unfold = {"stride": conv.stride, "padding": padding, "dilation": conv.dilation}
         sums = [_terms(F.unfold(part, w.shape[2:], **unfold), w.flatten(1)) for part, w in parts]
         y = torch.cat(sums, 1).unflatten(2, size)
-    return y if scale is None else y * scale
+    if scale is None:
+        return y
+    scaled = y * scale
+    if binary_input:
+        scaled.sums_and_beta = (y, scale.flatten())
+    return scaled
 
 
 def _normalise(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """One multiplication and one addition."""
-    scale, bias = step_of(norm, "norm", norm.num_features).affine()
-    return x * torch.from_numpy(scale).view(1, -1, 1, 1) + torch.from_numpy(bias).view(1, -1, 1, 1)
+    """(x - centre) scale + bias, rounded after each operation; of a 1-bit convolution on its sums."""
+    step = step_of(norm, "norm", norm.num_features)
+    sums, beta = getattr(x, "sums_and_beta", (x, None))
+    arrays = step.affine() if beta is None else step.over_sums(to_floats(beta))
+    centre, scale, bias = (torch.from_numpy(arrays[k]).view(1, -1, 1, 1) for k in ("centre", "scale", "bias"))
+    return (sums - centre) * scale + bias
 
 
 def _classify(linear: nn.Linear, x: Tensor) -> Tensor:
@@ -72,28 +81,44 @@ def _mean(x: Tensor, *_: object) -> Tensor:
 
 
 class _InOrder(TorchFunctionMode):
-    """The global average in the kernels' order."""
+    """The global average in the kernels' order; a concatenation keeps the sums of what it joins."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.__name__ == "adaptive_avg_pool2d":
             return _mean(*args)
-        return func(*args, **(kwargs or {}))
+        out = func(*args, **(kwargs or {}))
+        if func.__name__ == "cat" and all(hasattr(part, "sums_and_beta") for part in args[0]):
+            sums, betas = zip(*(part.sums_and_beta for part in args[0]), strict=True)
+            out.sums_and_beta = (torch.cat(sums, 1), torch.cat(betas))
+        return out
 
 
-def in_order(network: nn.Module) -> nn.Module:
-    """A copy of the simulated network whose sums are in the order of the packed kernels, by PyTorch's functions."""
+def in_order(network: nn.Module, kernels: bool) -> nn.Module:
+    """A copy of the simulated network whose sums are in the order of the packed kernels, by PyTorch's functions.
+
+    With ``kernels`` the cells of a found network are left as they are: the training kernels compute them.
+    """
     network = copy.deepcopy(network)
-    for module in network.modules():
-        for kind, forward in ((nn.Conv2d, _convolve), (nn.BatchNorm2d, _normalise), (nn.Linear, _classify)):
+    rules = ((nn.Conv2d, _convolve), (nn.BatchNorm2d, _normalise), (nn.Linear, _classify))
+    for name, module in network.named_modules():
+        if kernels and name.startswith("cells."):
+            continue
+        for kind, forward in rules:
             if isinstance(module, kind):
                 module.forward = types.MethodType(forward, module)
-    embed = network.embed
+                module.register_forward_hook(
+                    lambda *_: None
+                )  # no kernel computes a layer that is listened to
 
-    def ordered(x: Tensor) -> Tensor:
-        with _InOrder():
-            return embed(x)
+    def within(function: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+        def ordered(x: Tensor) -> Any:
+            with _InOrder():
+                return function(x)
 
-    network.embed = ordered
+        return ordered
+
+    network.forward_features = within(network.forward_features)
+    network.embed = within(network.embed)
     network.forward = lambda x: network.classifier(network.embed(x))
     return network
 

@@ -9,7 +9,7 @@
 #define NAMED(name) name##_int8
 #include "emit.h"
 
-#define DEPTHWISE_TILE 2048
+#define DEPTHWISE_TILE LONGEST_RUN
 
 typedef int8_t bytes64 __attribute__((vector_size(64), aligned(1)));
 

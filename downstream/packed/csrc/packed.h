@@ -14,7 +14,7 @@ enum { MAP = 0, WORDS = 1, PLANES = 2 };
 
 /* What an operation does; the columns that it reads stand beside it in operations.py. */
 enum {
-    OP_SIGN = 1,       /* map -> words or planes: x * scale + shift >= 0 */
+    OP_SIGN = 1,       /* map -> words or planes: (x - centre) * scale + bias >= 0 */
     OP_SHIFT = 2,      /* map or words without the first row and column; odd sizes get one back at the end */
     OP_BINARY = 3,     /* words -> any kind: XOR and popcount */
     OP_DEPTHWISE = 4,  /* planes -> any kind: sums of +-1 */
@@ -29,7 +29,7 @@ enum {
 
 enum {
     CODE, OUTPUT, INPUT, ADDEND, KERNEL, STRIDE, PADDING, DILATION, GROUPS, CEIL, OFFSET,
-    WEIGHT, BETA, SCALE, BIAS, BEFORE, SLOPE, AFTER, THRESHOLD, COLUMNS = 20
+    WEIGHT, BETA, SCALE, BIAS, BEFORE, SLOPE, AFTER, THRESHOLD, CENTRE, COLUMNS
 };
 
 /* Columns of the table of values. */
@@ -53,6 +53,9 @@ void packed_run(packed_plan *plan, const float *images, int count, float *const 
 
 /* As packed_run on one image; seconds gets the processor time of every operation. */
 void packed_profile(packed_plan *plan, const float *image, double *seconds);
+
+/* Run one operation again and again on whatever its buffers hold: for benchmarks of single layers. */
+void packed_repeat(packed_plan *plan, int operation, int times);
 
 /* Channels, height and width of a value; zeros where it is not computed for the wanted outputs. */
 void packed_shape(const packed_plan *plan, int value, int32_t shape[3]);

@@ -56,10 +56,10 @@ static void read_tables(packed_plan *plan, const int32_t *values, const void *co
         o->kernel = row[KERNEL], o->stride = row[STRIDE], o->padding = row[PADDING];
         o->dilation = row[DILATION], o->groups = row[GROUPS] > 0 ? row[GROUPS] : 1;
         o->in_channels = o->in->channels / o->groups, o->out_channels = o->out->channels / o->groups;
-        o->beta = tensor(tensors, row[BETA]), o->scale = tensor(tensors, row[SCALE]);
-        o->bias = tensor(tensors, row[BIAS]), o->before = tensor(tensors, row[BEFORE]);
-        o->slope = tensor(tensors, row[SLOPE]), o->after = tensor(tensors, row[AFTER]);
-        o->threshold = tensor(tensors, row[THRESHOLD]);
+        o->beta = tensor(tensors, row[BETA]), o->centre = tensor(tensors, row[CENTRE]);
+        o->scale = tensor(tensors, row[SCALE]), o->bias = tensor(tensors, row[BIAS]);
+        o->before = tensor(tensors, row[BEFORE]), o->slope = tensor(tensors, row[SLOPE]);
+        o->after = tensor(tensors, row[AFTER]), o->threshold = tensor(tensors, row[THRESHOLD]);
     }
 }
 
@@ -247,6 +247,11 @@ void packed_profile(packed_plan *plan, const float *image, double *seconds) {
         if (!plan->operations[i].skipped) run_operation(plan, plan->operations + i);
         seconds[i] = processor_time() - start;
     }
+}
+
+void packed_repeat(packed_plan *plan, int index, int times) {
+    const operation *o = plan->operations + index;
+    for (int i = 0; i < times && !o->skipped; i++) run_operation(plan, o);
 }
 
 void packed_shape(const packed_plan *plan, int index, int32_t shape[3]) {

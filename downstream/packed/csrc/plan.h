@@ -7,6 +7,7 @@
 #define BLOCK 8   /* output channels that are computed together */
 #define SLACK 512 /* bytes behind every buffer: the last vector of a row reads and writes beyond it */
 #define TILE 512  /* pixels of a tile, where a row has no more */
+#define LONGEST_RUN 2048
 
 typedef struct {
     int kind, channels, parts, border, fill, parent, start;
@@ -19,7 +20,7 @@ typedef struct {
 typedef struct {
     const int32_t *row; /* columns, see packed.h */
     value *in, *out, *addend;
-    const float *beta, *scale, *bias, *before, *slope, *after;
+    const float *beta, *centre, *scale, *bias, *before, *slope, *after;
     const int16_t *threshold;
     int kernel, stride, padding, dilation, groups;
     int in_channels, out_channels; /* of one group */
@@ -74,7 +75,7 @@ void run_mean(packed_plan *plan, const operation *o);
 void run_copy(packed_plan *plan, const operation *o);
 void run_zero(packed_plan *plan, const operation *o);
 
-/* y = y * scale + bias, + addend, + before, PReLU, + after: what the operation has of it, in this order. */
+/* y = (y - centre) * scale + bias, + addend, + before, PReLU, + after: what the operation has of it, in this order. */
 void finish_row(const operation *o, int channel, float *y, const float *addend, int n);
 
 /* Set a WORDS or PLANES value to its fill, before its inside is written. */

@@ -5,8 +5,8 @@
 
 void finish_row(const operation *o, int channel, float *y, const float *addend, int n) {
     if (o->scale) {
-        const float a = o->scale[channel], b = o->bias[channel];
-        for (int x = 0; x < n; x++) y[x] = y[x] * a + b;
+        const float m = o->centre ? o->centre[channel] : 0.0f, a = o->scale[channel], b = o->bias[channel];
+        for (int x = 0; x < n; x++) y[x] = (y[x] - m) * a + b;
     }
     if (addend)
         for (int x = 0; x < n; x++) y[x] += addend[x];

@@ -7,22 +7,48 @@
 #include <immintrin.h>
 #endif
 
+typedef struct {
+    float centre, scale, bias;
+} affine;
+
+/* What is done to a channel before its sign is taken. */
+static affine affine_of(const operation *o, int channel) {
+    if (!o->scale) return (affine){0.0f, 1.0f, 0.0f};
+    return (affine){o->centre ? o->centre[channel] : 0.0f, o->scale[channel], o->bias[channel]};
+}
+
+#if defined(__AVX512BW__)
+/* Which of sixteen entries are positive or zero. */
+static inline __mmask16 not_negative(const float *x, const affine *f) {
+    const __m512 v = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x), _mm512_set1_ps(f->centre)), _mm512_set1_ps(f->scale));
+    return _mm512_cmp_ps_mask(_mm512_add_ps(v, _mm512_set1_ps(f->bias)), _mm512_setzero_ps(), _CMP_GE_OQ);
+}
+#endif
+
 /* The bit of each entry, or'ed into bits[x] at its place. */
-static void add_bit(const float *x, int n, float a, float b, uint8_t bit, uint8_t *bits) {
+static void add_bit(const float *x, int n, const affine *f, uint8_t bit, uint8_t *bits) {
     int i = 0;
 #if defined(__AVX512BW__)
-    const __m512 scale = _mm512_set1_ps(a), shift = _mm512_set1_ps(b), zero = _mm512_setzero_ps();
-    for (; i + 64 <= n; i += 64) {
-        uint64_t mask = 0;
-        for (int k = 0; k < 4; k++) {
-            const __m512 v = _mm512_add_ps(_mm512_mul_ps(_mm512_loadu_ps(x + i + 16 * k), scale), shift);
-            mask |= (uint64_t)_mm512_cmp_ps_mask(v, zero, _CMP_GE_OQ) << (16 * k);
-        }
-        const __m512i old = _mm512_loadu_si512(bits + i), one = _mm512_set1_epi8((char)bit);
-        _mm512_storeu_si512(bits + i, _mm512_or_si512(old, _mm512_maskz_mov_epi8(mask, one)));
+    const __m128i one = _mm_set1_epi8((char)bit);
+    for (; i + 16 <= n; i += 16) {
+        __m128i *to = (__m128i *)(bits + i);
+        const __m128i mine = _mm_maskz_mov_epi8(not_negative(x + i, f), one);
+        _mm_storeu_si128(to, _mm_or_si128(_mm_loadu_si128(to), mine));
     }
 #endif
-    for (; i < n; i++) bits[i] |= x[i] * a + b >= 0.0f ? bit : 0;
+    for (; i < n; i++) bits[i] |= (x[i] - f->centre) * f->scale + f->bias >= 0.0f ? bit : 0;
+}
+
+/* +1 or -1 for each entry. */
+static void put_signs(const float *x, int n, const affine *f, int8_t *signs) {
+    int i = 0;
+#if defined(__AVX512BW__)
+    for (; i + 16 <= n; i += 16) {
+        const __m128i both = _mm_mask_blend_epi8(not_negative(x + i, f), _mm_set1_epi8(-1), _mm_set1_epi8(1));
+        _mm_storeu_si128((__m128i *)(signs + i), both);
+    }
+#endif
+    for (; i < n; i++) signs[i] = (x[i] - f->centre) * f->scale + f->bias >= 0.0f ? 1 : -1;
 }
 
 static void sign_words(const operation *o) {
@@ -37,9 +63,9 @@ static void sign_words(const operation *o) {
                 const int part = n - x < TILE ? n - x : TILE;
                 memset(bits, 0, (size_t)part);
                 for (int j = 0; j < live; j++) {
-                    const float a = o->scale ? o->scale[c + j] : 1.0f, b = o->scale ? o->bias[c + j] : 0.0f;
+                    const affine f = affine_of(o, c + j);
                     const float *from = (const float *)in->data + (size_t)(c + j) * plane_size(in);
-                    add_bit(from + (size_t)y * in->width + x, part, a, b, (uint8_t)(1u << j), bits);
+                    add_bit(from + (size_t)y * in->width + x, part, &f, (uint8_t)(1u << j), bits);
                 }
                 put_bits(out, c, live, (size_t)y * row_pitch(out) + x, bits, part);
             }
@@ -50,11 +76,10 @@ static void sign_planes(const operation *o) {
     const value *in = o->in, *out = o->out;
     clear_value(out);
     for (int c = 0; c < in->channels; c++) {
-        const float a = o->scale ? o->scale[c] : 1.0f, b = o->scale ? o->bias[c] : 0.0f;
+        const affine f = affine_of(o, c);
         for (int y = 0; y < in->height; y++) {
             const float *x = (const float *)in->data + (size_t)c * plane_size(in) + (size_t)y * in->width;
-            int8_t *to = (int8_t *)out->data + inside(out, c) + (size_t)y * row_pitch(out);
-            for (int i = 0; i < in->width; i++) to[i] = x[i] * a + b >= 0.0f ? 1 : -1;
+            put_signs(x, in->width, &f, (int8_t *)out->data + inside(out, c) + (size_t)y * row_pitch(out));
         }
     }
 }
