@@ -1,4 +1,4 @@
-"""Fill README.md's generated blocks from results/ and from counting: no number in it is typed.
+"""Fill the generated blocks of README.md and docs/results.md from results/ and from counting: no number is typed.
 
 ``python -m pipelines.readme`` rewrites what stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``.
 """
@@ -23,6 +23,7 @@ from search.files import read_csv, write_text
 
 README = Path("README.md")
 RESULTS = Path("results")
+FIGURE = "results/figures/benchmark.svg"
 NOTES = Path(__file__).with_name("cost_notes.yaml")
 CAMPAIGN = "quick"
 PHOTOGRAPHS = ("photos", "bccd", "trees")
@@ -141,36 +142,46 @@ def cost_block(_results: Path) -> str:
     return markdown_table(heads, rows, [False, *[True] * 6, False, False])
 
 
-BLOCKS: dict[str, Callable[[Path], str]] = {
-    "results": results_block,
-    "photographs": photographs_block,
-    "cost": cost_block,
+def finding_block(results: Path) -> str:
+    """The benchmark's finding in one sentence, and its figure, as ``pipelines.benchmark report`` wrote them last."""
+    page = results / "benchmark.md"
+    if not page.exists():
+        return "Its benchmark of 1,024 small architectures, each as Child and as Parent, is built but not run yet."
+    finding = page.read_text(encoding="utf-8").splitlines()[2]
+    return f"**{finding}** ([how it was found](results/benchmark.md))\n\n![Child against Parent]({FIGURE})"
+
+
+PAGES: dict[Path, dict[str, Callable[[Path], str]]] = {
+    README: {"finding": finding_block, "results": results_block},
+    Path("docs/results.md"): {"photographs": photographs_block, "cost": cost_block},
 }
+"""The pages with generated blocks, from the root of the project."""
 
 
-def fill(text: str, results: Path = RESULTS) -> str:
-    """The README with its blocks generated anew.
+def fill(text: str, page: Path = README, results: Path = RESULTS) -> str:
+    """A page with its blocks generated anew.
 
     Raises:
         InputError: If a block's marks are missing.
     """
-    for name, make in BLOCKS.items():
+    for name, make in PAGES[page].items():
         pattern = re.compile(rf"(<!-- {name}:begin[^>]*-->\n).*?(<!-- {name}:end -->)", re.DOTALL)
         if not pattern.search(text):
-            raise InputError(f"the marks of the block {name!r} are missing", where=README)
+            raise InputError(f"the marks of the block {name!r} are missing", where=page)
         block = make(results)
         text = pattern.sub(lambda match, block=block: f"{match[1]}{block}\n{match[2]}", text)  # type: ignore[misc]
     return text
 
 
 def main() -> None:
-    """Rewrite README.md where it changed."""
+    """Rewrite the pages where they changed."""
     argparse.ArgumentParser(prog="python -m pipelines.readme", description=__doc__).parse_args()
-    old = README.read_text(encoding="utf-8")
-    new = fill(old)
-    if new != old:
-        write_text(README, new)
-        print(f"{README} brought up to date")
+    for page in PAGES:
+        old = page.read_text(encoding="utf-8")
+        new = fill(old, page)
+        if new != old:
+            write_text(page, new)
+            print(f"{page} brought up to date")
 
 
 if __name__ == "__main__":

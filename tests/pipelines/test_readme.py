@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,14 @@ from tests.pipelines.results_records import CIFAR, write_retrain, write_run, wri
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_readmes_numbers_are_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What README.md shows is what results/ and the counter say now."""
+@pytest.mark.parametrize("page", readme.PAGES, ids=str)
+def test_the_pages_numbers_are_the_results(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What README.md and docs/results.md show is what results/ and the counter say now."""
     monkeypatch.chdir(ROOT)
     if not (ROOT / "results" / "classification.csv").exists():
         pytest.skip("results/ is not generated yet (make reproduce)")
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.fill(text) == text, "run: python -m pipelines.readme"
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert readme.fill(text, page) == text, "run: python -m pipelines.readme"
 
 
 def test_blocks_show_runs_searches_floors_and_whole_detectors(tmp_path: Path) -> None:
@@ -58,20 +60,32 @@ def test_blocks_show_runs_searches_floors_and_whole_detectors(tmp_path: Path) ->
     assert tables[-1] == "Raw pixels, compared without any network, reach on orl-faces: mAP 25.0 %."
 
 
-def test_every_picture_and_file_it_names_exists() -> None:
-    import re
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    links = re.findall(r"\]\(([^)#:]+)\)", text)
-    assert links
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_picture_and_file_that_a_page_names_exists(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     if not (ROOT / "results" / "classification.csv").exists():
-        links = [link for link in links if not link.startswith("results/")]
-    assert [link for link in links if not (ROOT / link).exists()] == []
+        links = [link for link in links if "results/" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_readme_is_short() -> None:
+    """Its first screen is what a stranger reads; the rest has pages of its own."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 120
+
+
+def test_the_finding_is_that_of_the_last_report(tmp_path: Path) -> None:
+    assert "not run yet" in readme.finding_block(tmp_path)
+    (tmp_path / "benchmark.md").write_text("# Title\n\nTau is 0.5 [0.4, 0.6].\n\nmore\n")
+    assert readme.finding_block(tmp_path).startswith("**Tau is 0.5 [0.4, 0.6].** (")
 
 
 def test_a_readme_without_marks_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="marks of the block 'results'"):
-        readme.fill("# No marks", tmp_path)
+    with pytest.raises(InputError, match="marks of the block 'finding'"):
+        readme.fill("# No marks", results=tmp_path)
 
 
 def test_cost_block_counts_the_published_networks() -> None:
