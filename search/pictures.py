@@ -112,7 +112,7 @@ def utf8(name: str, folder: str | Path) -> str:
         name.encode()
     except UnicodeEncodeError:
         raise InputError(
-            f"the file name {shown(name)!r} is not UTF-8",
+            f"the file name '{shown(name)}' is not UTF-8",
             where=shown(folder),
             mend="rename it, for instance with `convmv -f latin1 -t utf8`",
         ) from None

@@ -62,9 +62,10 @@ def check_class_folders(root: Path, classes: int | None, verify: Verify, damaged
         empty_classes=sorted(left_out),
     )
     layout.more["content"] = _content(used)
-    layout.more["left_out"] = {split: _litter(listings, split) for split in SPLITS}
+    above = {split: list_folder(root / split) for split in SPLITS}
+    layout.more["left_out"] = {split: _litter(listings, split, above[split]) for split in SPLITS}
     digests = {split: [file.facts.digest for file in used if file.split == split] for split in SPLITS}
-    layout.more["said"] = [*_said(listings), *shared_note(digests, "train", "val")]
+    layout.more["said"] = [*_said(listings, above), *shared_note(digests, "train", "val")]
     return layout
 
 
@@ -76,26 +77,37 @@ def _content(used: Sequence[_File]) -> str:
     return content.hex()
 
 
-def _litter(listings: dict[tuple[str, str], Listing], split: str) -> dict[str, int]:
-    """How many entries of the class folders are no pictures, by kind."""
+def _litter(listings: dict[tuple[str, str], Listing], split: str, above: Listing) -> dict[str, int]:
+    """How many entries of the class folders, and of the folder above them, are not used, by kind."""
     of = [listing for (part, _), listing in listings.items() if part == split]
     found = {
-        "hidden entries": sum(listing.hidden for listing in of),
-        "files with other endings": sum(len(listing.others) for listing in of),
+        "hidden entries": above.hidden + sum(listing.hidden for listing in of),
+        "files with other endings": len(above.others) + sum(len(listing.others) for listing in of),
         "folders in class folders": sum(len(listing.folders) for listing in of),
+        "pictures outside class folders": len(above.pictures),
         "links that lead nowhere": sum(len(listing.dangling) for listing in of),
     }
     return {kind: count for kind, count in found.items() if count}
 
 
-def _said(listings: dict[tuple[str, str], Listing]) -> list[str]:
+def _said(listings: dict[tuple[str, str], Listing], above: dict[str, Listing]) -> list[str]:
     """A line for each kind of entry that was left out and may have been meant."""
-    lines = []
-    for kind, what in (("others", "files with other endings"), ("folders", "folders in class folders")):
-        places = [f"{s}/{c}/{name}" for (s, c), found in listings.items() for name in getattr(found, kind)]
-        if places:
-            lines.append(f"{len(places)} {what} left out: {listed(set(map(shown, places)))}")
-    return lines
+    loose = [f"{split}/{name}" for split, found in above.items() for name in found.pictures]
+    others = [f"{split}/{name}" for split, found in above.items() for name in found.others]
+    inner: list[str] = []
+    for (split, name), found in listings.items():
+        others += [f"{split}/{name}/{file}" for file in found.others]
+        inner += [f"{split}/{name}/{folder}" for folder in found.folders]
+    places = {
+        "pictures outside class folders": loose,
+        "files with other endings": others,
+        "folders in class folders": inner,
+    }
+    return [
+        f"{len(names)} {what} left out: {listed({shown(name) for name in names})}"
+        for what, names in places.items()
+        if names
+    ]
 
 
 def _empty_classes(

@@ -38,9 +38,8 @@ def shared_note(digests: Mapping[str, Sequence[str]], train: str, test: str) -> 
     count = sum(digest in known for digest in digests[test])
     if not count:
         return []
-    return [
-        f"{count} of {len(digests[test])} {test} pictures are {train} pictures too: no test of generalisation"
-    ]
+    remark = ": no test of generalisation" if train == "train" else ""
+    return [f"{count} of {len(digests[test])} {test} pictures are {train} pictures too{remark}"]
 
 
 def say(notes: Sequence[str]) -> None:
