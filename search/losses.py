@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -42,16 +43,23 @@ def tie_loss(pairs: Sequence[tuple[QuantConv2d, Tensor]]) -> Tensor:
 
 
 class ClassMeanLoss(nn.Module):
-    """Second term of L_H: 1/2 sum over samples s of || f_C,s - fbar_C ||^2, without its weight lambda.
+    """Second term of L_H: 1/2 mean over samples s and features of (f_C,s - fbar_C)^2, without its weight lambda.
 
-    f is the last convolution's feature map, fbar the mean over the samples of the same class. The means run:
-    with every update of the weights a class's mean moves by ``rate`` towards the mean of its samples since the
-    last one, as in centre loss. The sum runs over the samples of the global batch, whatever parts it comes in:
-    the parts' losses add up, and :meth:`follow` moves the means once, by all of them.
+    f is the last convolution's feature map, fbar the mean over the samples of the same class. A mean, where (4.18)
+    prints a sum: as a sum over a batch of 96 the term was 18 to 40 times the cross entropy [choice]. The class means
+    run: with every update of the weights a class's mean moves by ``rate`` towards the mean of its samples since the
+    last one, as in centre loss; its first value is the first such mean, and until then its samples count nothing: a
+    start at 0 would pull all features to 0.
+
+    Parts of a batch have means of their own, whose mean is that of the batch, and :meth:`follow` moves the class
+    means once, by all of them.
 
     Args:
         classes: Number of classes.
         rate: How fast the class means follow.
+
+    Attributes:
+        means: (classes, features); NaN for a class that was not seen yet.
     """
 
     def __init__(self, classes: int, rate: float) -> None:
@@ -67,10 +75,14 @@ class ClassMeanLoss(nn.Module):
         """Maps (B, C, H, W) and labels (B,) to a scalar; the means are constants for the gradient."""
         flat = features.flatten(1)
         if self.means.shape[1] != flat.shape[1]:
-            self.means = flat.new_zeros(self.classes, flat.shape[1])
+            self.means = flat.new_full((self.classes, flat.shape[1]), math.nan)
         if self.sums.shape[1] != flat.shape[1]:
-            self.sums, self.counts = torch.zeros_like(self.means), flat.new_zeros(self.classes, 1)
-        loss = 0.5 * (flat - self.means[labels]).square().sum()
+            self.sums, self.counts = (
+                flat.new_zeros(self.classes, flat.shape[1]),
+                flat.new_zeros(self.classes, 1),
+            )
+        means = self.means[labels]
+        loss = 0.5 * torch.where(means.isnan(), torch.zeros_like(flat), flat - means).square().mean()
         with torch.no_grad():
             self.sums.index_add_(0, labels, flat.detach())
             self.counts += torch.bincount(labels, minlength=self.classes)[:, None].to(self.counts.dtype)
@@ -85,7 +97,8 @@ class ClassMeanLoss(nn.Module):
         """
         sums, counts = total(self.sums), total(self.counts)
         target = sums / counts.clamp(min=1)
-        self.means = torch.where(counts > 0, self.means + self.rate * (target - self.means), self.means)
+        moved = torch.where(self.means.isnan(), target, self.means + self.rate * (target - self.means))
+        self.means = torch.where(counts > 0, moved, self.means)
         self.sums, self.counts = torch.zeros_like(self.sums), torch.zeros_like(self.counts)
 
 

@@ -84,8 +84,9 @@ class LossSettings(Settings):
     """What is minimised besides the cross entropy.
 
     Attributes:
-        kernel_weight: Weight of the kernel term of L_H (4.17).
-        class_mean_weight: lambda of the class-mean term of L_H (4.18).
+        kernel_weight: Weight of the kernel term of L_H (4.17). What it is of the gradient depends on the number of
+            filters and images; the history has each term's share.
+        class_mean_weight: lambda of the class-mean term of L_H (4.18), a mean over samples and features.
         class_mean_rate: How fast the running class means follow.
         reconstruction_weight: Weight of L_R (4.23).
         label_smoothing: Of the cross entropy.

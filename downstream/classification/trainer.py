@@ -20,8 +20,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from downstream.classification.batches import EpochBatches
 from downstream.classification.recalibration import recalibrate
 from downstream.classification.settings import RetrainSettings, StageSettings
+from downstream.classification.shares import DATA, gradient_shares
 from search.binary import reconstruction_error, set_stage
 from search.errors import InputError
+from search.flips import SignWatch
 from search.losses import ClassMeanLoss, distillation, kernel_loss
 from search.network import Network
 from search.training import (
@@ -40,6 +42,9 @@ from search.training import (
     set_rng_state,
     update,
 )
+
+TERMS = ("class_mean", "kernel", "reconstruction")
+"""Terms beside the data's; each has a column ``<term>_share`` in the history, its gradient over the data's."""
 
 
 def refuse_divergence(train_loss: float, test_loss: float, epoch: int, stage: StageSettings) -> None:
@@ -205,6 +210,8 @@ class Trainer:
         steps = self.settings.accumulation
         sums = torch.zeros(3, dtype=torch.float64)
         optimiser.zero_grad(set_to_none=True)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        watch, shares = SignWatch(self.model), dict[str, float]()
         batches = zip(self.train_batches.epoch(overall), self.train_batches.indices(overall), strict=True)
         for index, ((x, y), chosen) in enumerate(islice(batches, self.updates_an_epoch * steps)):
             number_of_update, position = divmod(index, steps)
@@ -212,7 +219,10 @@ class Trainer:
                 self._set_rate(
                     optimiser, stage, (epoch + number_of_update / self.updates_an_epoch) / stage.epochs
                 )
-            loss, logits = self._loss(x, y, chosen)
+            terms, logits = self._terms(x, y, chosen)
+            loss = torch.stack(list(terms.values())).sum()
+            if number_of_update == self.updates_an_epoch - 1 and position == 0:
+                shares = gradient_shares(terms, trained)
             self.fabric.backward(loss / steps)
             if position == steps - 1:
                 self._update(optimiser)
@@ -220,6 +230,7 @@ class Trainer:
             sums += torch.tensor([loss.item() * len(y), correct, len(y)], dtype=torch.float64)
         loss_sum, correct, seen = reduce_sum(self.fabric, sums).tolist()
         self.images_seen += int(seen)
+        flips = watch.flips()
         self._evaluate()
         refuse_divergence(loss_sum / seen, self.evaluation.loss, overall, stage)
         return {
@@ -231,6 +242,9 @@ class Trainer:
             "top5": self.evaluation.top5,
             "loss": self.evaluation.loss,
             "lr": optimiser.param_groups[0]["lr"],
+            "sign_flips": flips.changed,
+            "sign_flip_share": flips.share,
+            **{f"{name}_share": shares.get(name) for name in TERMS},
             "images_seen": self.images_seen,
         }
 
@@ -257,10 +271,10 @@ class Trainer:
         if self.average is not None:
             self.average.update_parameters(self.model)
 
-    def _loss(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The recipe's loss of a step, and the logits (B, classes).
+    def _terms(self, x: Tensor, y: Tensor, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The weighted terms of the recipe's loss of a step, and the logits (B, classes).
 
-        Its mean over the steps of an accumulation and over all processes is the loss of the global batch.
+        The mean of their sum over the steps of an accumulation and over all processes is the loss of the global batch.
         """
         chosen = self.settings.loss
         with self.fabric.autocast():
@@ -273,15 +287,14 @@ class Trainer:
                 loss = loss + self.settings.network.auxiliary_weight * F.cross_entropy(
                     auxiliary, y, label_smoothing=chosen.label_smoothing
                 )
+        terms = {DATA: loss}
         if last is not None:
-            # a sum over the samples of the global batch, where the others are means
-            parts = self.settings.accumulation * self.fabric.world_size
-            loss = loss + chosen.class_mean_weight * (parts * self.class_mean(last.float(), y))
+            terms["class_mean"] = chosen.class_mean_weight * self.class_mean(last.float(), y)
         if chosen.kernel_weight > 0:
-            loss = loss + chosen.kernel_weight * kernel_loss(self.model)
+            terms["kernel"] = chosen.kernel_weight * kernel_loss(self.model)
         if chosen.reconstruction_weight > 0:
-            loss = loss + chosen.reconstruction_weight * reconstruction_error(self.model)
-        return loss, output.detach()
+            terms["reconstruction"] = chosen.reconstruction_weight * reconstruction_error(self.model)
+        return terms, output.detach()
 
     def _forward(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Logits, those of the auxiliary head if there is one, and the last map if its class means are wanted."""

@@ -51,7 +51,8 @@ def step(made: Trainer) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     made.model.eval() if not hasattr(made.model, "auxiliary") else made.model.train()
     x, y = next(made.train_batches.epoch(0))
     chosen = next(made.train_batches.indices(0))
-    loss, logits = made._loss(x, y, chosen)
+    terms, logits = made._terms(x, y, chosen)
+    loss = torch.stack(list(terms.values())).sum()
     return loss, x, y, chosen, logits
 
 

@@ -67,41 +67,55 @@ def test_real_weights_have_nothing_to_reconstruct() -> None:
     assert reconstruction_error(layer).item() == 0
 
 
-def test_class_means_run_towards_their_samples() -> None:
+def test_class_means_start_from_their_first_samples_and_run_towards_the_next() -> None:
+    """Before its first mean a class's samples count nothing; the loss is a mean over samples and features."""
     loss = ClassMeanLoss(3, rate=0.5)
     features = torch.tensor([[1.0, 3.0], [3.0, 5.0], [10.0, 0.0]]).view(3, 2, 1, 1)
     labels = torch.tensor([0, 0, 2])
-    assert loss(features, labels).item() == pytest.approx(0.5 * (1 + 9 + 9 + 25 + 100))
+    assert loss(features, labels).item() == 0
     loss.follow()
-    assert loss.means.tolist() == [[1.0, 2.0], [0.0, 0.0], [5.0, 0.0]]
-    assert loss(features, labels).item() == pytest.approx(0.5 * (0 + 1 + 4 + 9 + 25))
+    assert loss.means[0].tolist() == [2.0, 4.0] and loss.means[2].tolist() == [10.0, 0.0]
+    assert loss.means[1].isnan().all()
+    moved = features + 2
+    assert loss(moved, labels).item() == pytest.approx(0.5 * (1 + 1 + 9 + 9 + 4 + 4) / 6)
+    loss.follow()
+    assert loss.means[0].tolist() == [3.0, 5.0] and loss.means[2].tolist() == [11.0, 1.0]
 
 
-def test_class_mean_gradient_pulls_to_the_mean() -> None:
-    loss = ClassMeanLoss(1, rate=1.0)
-    features = torch.tensor([[2.0], [4.0]]).view(2, 1, 1, 1)
-    loss(features, torch.tensor([0, 0]))
-    loss.follow()
-    features.requires_grad_()
-    loss(features, torch.tensor([0, 0])).backward()
-    assert features.grad.flatten().tolist() == [-1.0, 1.0]
+def test_class_mean_gradient_pulls_to_the_mean_and_is_no_matter_of_the_batch() -> None:
+    """(f - fbar) over samples and features; a class without a mean has no gradient, and no NaN either."""
+    for copies in (1, 5):
+        loss = ClassMeanLoss(2, rate=1.0)
+        features = torch.tensor([[2.0], [4.0]] * copies).view(-1, 1, 1, 1)
+        labels = torch.zeros(2 * copies, dtype=torch.long)
+        loss(features, labels)
+        loss.follow()
+        features.requires_grad_()
+        loss(features, labels).backward()
+        assert (features.grad.flatten() * 2 * copies).tolist() == [-1.0, 1.0] * copies
+    unseen = torch.ones(1, 1, 1, 1, requires_grad=True)
+    loss(unseen, torch.tensor([1])).backward()
+    assert unseen.grad.tolist() == [[[[0.0]]]]
 
 
 def test_class_means_do_not_depend_on_the_parts_of_a_batch() -> None:
     """Two steps of an accumulation, or two processes, give the loss and the means of the whole batch."""
     features, labels = torch.randn(6, 4, 2, 2, dtype=torch.float64), torch.tensor([0, 1, 1, 2, 0, 1])
     whole, steps, here, there = (ClassMeanLoss(3, rate=0.5) for _ in range(4))
-    for _ in range(2):
-        expected = whole(features, labels).item()
+    for turn in range(3):
+        shifted = features + turn
+        expected = whole(shifted, labels).item()
+        assert (expected > 0) == (turn > 0)
         whole.follow()
-        parts = [slice(0, 2), slice(2, 6)]
-        assert sum(steps(features[part], labels[part]).item() for part in parts) == pytest.approx(expected)
+        parts = [slice(0, 3), slice(3, 6)]
+        found = [steps(shifted[part], labels[part]).item() for part in parts]
+        assert sum(found) / 2 == pytest.approx(expected)
         steps.follow()
         assert torch.allclose(steps.means, whole.means)
         local = [
-            process(features[part], labels[part]) for process, part in zip((here, there), parts, strict=True)
+            process(shifted[part], labels[part]) for process, part in zip((here, there), parts, strict=True)
         ]
-        assert sum(local).item() == pytest.approx(expected)
+        assert sum(value.item() for value in local) / 2 == pytest.approx(expected)
         totals = iter([here.sums + there.sums, here.counts + there.counts])
         here.follow(lambda _, values=totals: next(values))
         assert torch.allclose(here.means, whole.means)
