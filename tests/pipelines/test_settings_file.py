@@ -142,7 +142,7 @@ def test_scalars_are_read_as_dvc_reads_them(tmp_path: Path, text: str) -> None:
 def test_scientific_numbers_are_numbers(tmp_path: Path, text: str) -> None:
     """What people type, and what `dvc exp run -S retrain.cifar10.loss.kernel_weight=0.000001` writes."""
     path = tmp_path / "params.yaml"
-    path.write_text(TEXT.replace("kernel_weight: 0.0001,", f"kernel_weight: {text},", 1))
+    path.write_text(TEXT.replace("kernel_weight: 0.1,", f"kernel_weight: {text},", 1))
     assert params.load(path).retrain.cifar10.loss.kernel_weight == float(text)
 
 
