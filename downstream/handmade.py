@@ -25,12 +25,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from search.backbone import BackboneModule, Precision
 from search.binary import Estimator, QuantConv2d, Real, SignActivation, SignWeight
 from search.convolution import Conv2d
 from search.errors import InputError, nearest
 from search.files import sha256_json
 
-Precision = Literal["1bit", "real"]
 Stem = Literal["cifar", "imagenet"]
 MINIMUM_DETECTION_STRIDE = 4
 
@@ -204,7 +204,7 @@ def _stem(definition: _Definition, channels: int, stem: Stem, rectify: bool) -> 
     return nn.Sequential(*layers, *([nn.ReLU()] if rectify else []), nn.MaxPool2d(3, 2, 1)), 4
 
 
-class HandmadeNetwork(nn.Module):
+class HandmadeNetwork(BackboneModule):
     """A stem, stages that halve the resolution, global average pooling and a linear classifier.
 
     Args:
@@ -231,7 +231,7 @@ class HandmadeNetwork(nn.Module):
         super().__init__()
         definition = _DEFINITIONS[name]
         make = _Maker(precision == "1bit", definition.estimator)
-        self.architecture: dict[str, Any] = {
+        self._architecture: dict[str, Any] = {
             "kind": "handmade",
             "network": name,
             "precision": precision,
@@ -243,8 +243,8 @@ class HandmadeNetwork(nn.Module):
         plain_real = definition.block is ResidualBlock and precision == "real"
         self.stem, stride = _stem(definition, channels, stem, definition.relu_stem or plain_real)
         self.stages = nn.ModuleList()
-        self.strides: list[int] = []
-        self.feature_channels: dict[int, int] = {}
+        self.strides = []
+        self.feature_channels = {}
         self._first_stride = MINIMUM_DETECTION_STRIDE if stem == "imagenet" else 1
         width, last = channels, len(definition.depths) - 1
         for index, (depth, factor) in enumerate(zip(definition.depths, definition.widths, strict=True)):
@@ -265,6 +265,21 @@ class HandmadeNetwork(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What must be known to build this network again, as JSON values."""
+        return self._architecture
+
+    @property
+    def genotype_hash(self) -> None:
+        """There is no genotype."""
+        return None
+
+    @property
+    def precision(self) -> Precision:
+        """``1bit`` or ``real``."""
+        return self._architecture["precision"]  # type: ignore[no-any-return]
 
     @property
     def architecture_hash(self) -> str:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from torch import nn
-
+from search.backbone import BackboneModule, Precision
 from search.binary import set_stage
 from search.errors import InputError, nearest
 from search.genotype import Genotype, published, published_names
 from search.network import Network, NetworkConfig, Stem
 from search.style import Form, OperationStyle
 from search.weights import load_weights, read_header
-
-Precision = Literal["1bit", "real"]
 
 
 def build(
@@ -32,7 +29,7 @@ def build(
     drop_path: float = 0.0,
     checkpointing: bool = False,
     last_stride: int = 2,
-) -> nn.Module:
+) -> BackboneModule:
     """A network by genotype or name.
 
     Args:
@@ -49,8 +46,7 @@ def build(
         last_stride: 1 keeps the resolution of the last stage.
 
     Returns:
-        A module with ``forward``, ``forward_features``, ``feature_channels``, ``embed``, ``num_features``,
-        ``classifier``, ``architecture`` and ``architecture_hash``.
+        A module that is a :class:`search.backbone.Backbone`.
     """
     from downstream import handmade
 
@@ -99,7 +95,7 @@ def _published(name: str) -> Genotype:
     )
 
 
-def rebuild(architecture: dict[str, Any]) -> nn.Module:
+def rebuild(architecture: dict[str, Any]) -> BackboneModule:
     """The network that an ``architecture`` description (from a weight file's header) stands for."""
     from downstream import handmade
 
@@ -115,7 +111,9 @@ def binarised(activations: bool, weights: bool) -> str:
     )
 
 
-def load_network(path: str | Path, network: nn.Module | None = None) -> tuple[nn.Module, dict[str, Any]]:
+def load_network(
+    path: str | Path, network: BackboneModule | None = None
+) -> tuple[BackboneModule, dict[str, Any]]:
     """The network of one of the suite's weight files with its weights, and the file's header.
 
     It is binarised as it was when it was exported: a two-stage recipe that was cut after its first stage gives

@@ -29,8 +29,10 @@ from search.network import Stem
 from search.style import Form
 
 if TYPE_CHECKING:
+    from downstream.classification.settings import RetrainSettings
     from pipelines.networks import Entry
     from pipelines.params import Params
+    from search.backbone import BackboneModule
 
 MINIMUM_INPUT = 32
 RUNS = Path("runs/cost")
@@ -143,7 +145,7 @@ def sized(
     cells: int | None = None,
     classes: int | None = None,
     size: tuple[int, int] | None = None,
-) -> tuple[nn.Module, tuple[int, int]]:
+) -> tuple[BackboneModule, tuple[int, int]]:
     """A network on the meta device and its input size (height, width): as the literature counts it where not said."""
     import torch
 
@@ -235,21 +237,17 @@ def _counted(entry: Entry, params: Params) -> Iterator[_Counted]:
     import torch
 
     from downstream.classification.network import build_network
-    from downstream.classification.settings import VARIANT
 
     recipes = params.retrain
     sides = {"cifar10": CIFAR_SIDE, "imagenet": recipes.imagenet.crop.size}
     classes = {"cifar10": CIFAR_CLASSES, "imagenet": params.data.imagenet.classes or CIFAR_CLASSES}
     for precision in get_args(Precision):
         for task, side in sides.items():
-            if (variant := entry.name.partition(VARIANT)[2]) and variant not in getattr(
-                recipes, task
-            ).variants:
+            recipe: RetrainSettings = getattr(recipes, task)
+            if not recipe.knows(entry.name):
                 continue
             with torch.device("meta"):
-                model = build_network(
-                    entry.network, precision, classes[task], getattr(recipes, task).of(entry.name)
-                )
+                model = build_network(entry.network, precision, classes[task], recipe.of(entry.name))
             yield _Counted(f"retrain-{task}", model, (side, side))
         if entry.kind != "genotype":
             model, size = sized(entry.network, real=precision == "real", stem="imagenet")

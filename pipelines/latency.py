@@ -28,6 +28,7 @@ from pipelines.cost import RELEASED, RELEASED_SIZE, SIZES
 from pipelines.networks import resolve
 from pipelines.provenance import cpu_name
 from pipelines.stage import run
+from search.backbone import BackboneModule
 from search.errors import InputError
 from search.network import Stem
 from search.style import Form
@@ -107,7 +108,7 @@ def _stem(architecture: dict[str, Any]) -> str:
     return str(architecture.get("stem") or architecture["config"]["stem"])
 
 
-def _named(options: argparse.Namespace) -> tuple[nn.Module, Size]:
+def _named(options: argparse.Namespace) -> tuple[BackboneModule, Size]:
     made = options.network in handmade.NAMES
     released = options.network.lower() == RELEASED.lower()
     stem: Stem = options.stem or ("imagenet" if made or released else "cifar")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from downstream.classification.settings import VARIANT, RetrainSettings
+from downstream.classification.settings import RetrainSettings
 from downstream.detection.settings import DetectionSettings
 from downstream.handmade import NAMES as HANDMADE
 from downstream.reid.settings import ReidSettings
@@ -134,11 +134,8 @@ class Params(Settings):
                     raise ValueError(f"{key} names {network!r}; known: {', '.join(sorted(known))}")
         for task, recipe in self.retrain:
             for network in getattr(self.runs, task).networks:
-                variant = network.partition(VARIANT)[2]
-                if variant and variant not in recipe.variants:
-                    raise ValueError(
-                        f"runs.{task} names {network!r}, but retrain.{task}.variants has no {variant!r}"
-                    )
+                if not recipe.knows(network):
+                    raise ValueError(f"runs.{task} names {network!r}, which retrain.{task}.variants has not")
         for task in TRANSFER:
             settings, networks = getattr(self, task), getattr(self.runs, task).networks
             for name in networks if not settings.pretrained and settings.block is None else ():

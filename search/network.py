@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from search.backbone import BackboneModule, Precision
 from search.binary import Shared, value_of
 from search.convolution import Conv2d
 from search.errors import InputError
@@ -258,7 +259,7 @@ class NetworkConfig:
         return cls(**{**description, "style": OperationStyle.read(description["style"])})
 
 
-class Network(nn.Module):
+class Network(BackboneModule):
     """The network of a genotype.
 
     Args:
@@ -296,7 +297,7 @@ class Network(nn.Module):
         self.classifier = nn.Linear(self.num_features, config.classes)
         stride = self.stem.strides[1]
         self.strides = [stride := stride * plan.stride for plan in plans]
-        self.feature_channels: dict[int, int] = {}
+        self.feature_channels = {}
         if config.stem == "imagenet":
             self.feature_channels[self.stem.strides[0]] = config.channels
         for plan, at in zip(plans, self.strides, strict=True):
@@ -311,6 +312,16 @@ class Network(nn.Module):
     def architecture_hash(self) -> str:
         """Hash (sha256, hex) of the genotype's content and the configuration; names do not enter."""
         return sha256_json({"genotype": self.genotype.hash, "config": self.config.describe()})
+
+    @property
+    def genotype_hash(self) -> str:
+        """Content hash of the genotype."""
+        return self.genotype.hash
+
+    @property
+    def precision(self) -> Precision:
+        """``1bit`` or ``real``."""
+        return "1bit" if self.config.style.binary else "real"
 
     def _maps(self, x: Tensor) -> Iterator[Tensor]:
         s0, s1 = shared_pair(*self.stem(x))

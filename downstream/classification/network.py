@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from downstream import handmade
 from downstream.classification.settings import RetrainSettings
 from downstream.models import build
+from search.backbone import BackboneModule
 from search.genotype import Genotype
 
 
 def build_network(
     network: str | Genotype, precision: str, classes: int, settings: RetrainSettings
-) -> nn.Module:
+) -> BackboneModule:
     """The network of a run: a genotype at the task's size, or a hand-made network at its stem width."""
     chosen = settings.network
     is_handmade = isinstance(network, str) and network in handmade.NAMES

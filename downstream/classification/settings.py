@@ -152,6 +152,10 @@ class RetrainSettings(Settings):
     recalibrate_images: Images
     workers: Workers
 
+    def knows(self, name: str) -> bool:
+        """Whether the network's variant, if it has one, is among ``variants``."""
+        return VARIANT not in name or name.partition(VARIANT)[2] in self.variants
+
     def of(self, name: str) -> RetrainSettings:
         """The recipe of a network of the chain: with its variant's changes in ``network``, and no variants.
 
@@ -159,7 +163,7 @@ class RetrainSettings(Settings):
             InputError: If the name asks for a variant that there is not.
         """
         variant = name.partition(VARIANT)[2]
-        if variant and variant not in self.variants:
+        if not self.knows(name):
             raise InputError(
                 f"{name} is no known variant", where="variants", allowed=", ".join(self.variants)
             )

@@ -80,7 +80,7 @@ class GenotypeBackbone(BaseModule):
         )
         # A detector has no use for the classifier: it would get no gradient and be saved for nothing.
         self.network.classifier = nn.Identity()
-        known: dict[int, int] = dict(self.network.feature_channels)  # type: ignore[arg-type]
+        known = dict(self.network.feature_channels)
         if unknown := [stride for stride in out_strides if stride not in known]:
             raise InputError(f"out_strides {unknown}", where="GenotypeBackbone", allowed=sorted(known))
         if not 0 <= frozen_stages <= len(out_strides):
@@ -109,7 +109,7 @@ class GenotypeBackbone(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images (N, 3, H, W) to one map (N, C, H / stride, W / stride) for each of ``out_strides``."""
-        maps: dict[int, Tensor] = self.network.forward_features(x)  # type: ignore[operator]
+        maps: dict[int, Tensor] = self.network.forward_features(x)
         return tuple(maps[stride] for stride in self.out_strides)
 
     def train(self, mode: bool = True) -> GenotypeBackbone:
@@ -134,7 +134,7 @@ class GenotypeBackbone(BaseModule):
         self.eval()
         with torch.enable_grad():
             probe = torch.zeros(1, 3, PROBE_SIZE, PROBE_SIZE)
-            maps = self.network.forward_features(probe)  # type: ignore[operator]
+            maps = self.network.forward_features(probe)
             target = sum(maps[stride].sum() for stride in strides)
         for handle in handles:
             handle.remove()

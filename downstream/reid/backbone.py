@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from downstream import models
 from downstream.reid.compat import quiet, torchreid
+from search.backbone import BackboneModule
 from search.errors import InputError
 from search.genotype import Genotype
 from search.style import Form, OperationStyle
@@ -41,6 +42,10 @@ class ZooBackbone(nn.Module):
         return out[1] if isinstance(out, tuple) else out
 
 
+ReidBackbone = BackboneModule | ZooBackbone
+"""What re-identification stands on; all of it is a :class:`search.backbone.Embedding`."""
+
+
 @dataclass(frozen=True)
 class BackboneSpec:
     """Which backbone, how large.
@@ -70,7 +75,7 @@ def is_zoo(network: str | Genotype) -> bool:
     return isinstance(network, str) and network.startswith(ZOO_PREFIX)
 
 
-def build_backbone(spec: BackboneSpec) -> nn.Module:
+def build_backbone(spec: BackboneSpec) -> ReidBackbone:
     """An untrained backbone with the ImageNet stem.
 
     Raises:
@@ -94,15 +99,14 @@ def build_backbone(spec: BackboneSpec) -> nn.Module:
     return _check_stride(backbone, spec)
 
 
-def _check_stride(backbone: nn.Module, spec: BackboneSpec) -> nn.Module:
+def _check_stride(backbone: BackboneModule, spec: BackboneSpec) -> BackboneModule:
     """Refuse a network that was asked to end at stride 16 and ends elsewhere."""
-    strides: dict[int, int] = backbone.feature_channels  # type: ignore[assignment]
-    if spec.last_stride == 1 and max(strides) != 16:
+    if spec.last_stride == 1 and max(backbone.feature_channels) != 16:
         raise InputError("this network's last stride is fixed", where="reid.last_stride", allowed="2")
     return backbone
 
 
-def pretrained_backbone(spec: BackboneSpec, weights: str | Path) -> tuple[nn.Module, LoadReport]:
+def pretrained_backbone(spec: BackboneSpec, weights: str | Path) -> tuple[BackboneModule, LoadReport]:
     """The backbone of a weight file, with its weights.
 
     The network is built from the file's own header, so that every detail of how it was trained holds; what
@@ -113,7 +117,7 @@ def pretrained_backbone(spec: BackboneSpec, weights: str | Path) -> tuple[nn.Mod
     """
     if spec.zoo:
         raise InputError(f"{spec.network} has no weights of ours", allowed="reid.pretrained: false")
-    wanted: dict[str, Any] = build_backbone(replace(spec, last_stride=2)).architecture  # type: ignore[assignment]
+    wanted: dict[str, Any] = build_backbone(replace(spec, last_stride=2)).architecture
     found = require_architecture(weights, wanted, _free)
     changes = {"classes": 1, "last_stride": spec.last_stride}
     if found["kind"] == "genotype":

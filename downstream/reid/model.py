@@ -9,7 +9,13 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from downstream import models
-from downstream.reid.backbone import BackboneSpec, ZooBackbone, build_backbone, pretrained_backbone
+from downstream.reid.backbone import (
+    BackboneSpec,
+    ReidBackbone,
+    ZooBackbone,
+    build_backbone,
+    pretrained_backbone,
+)
 from downstream.reid.compat import torchreid
 from search.errors import InputError
 from search.files import sha256_json
@@ -42,7 +48,7 @@ class ReidNetwork(nn.Module):
     """
 
     def __init__(
-        self, backbone: nn.Module, identities: int, *, loss: Loss = "softmax", bnneck: bool = True
+        self, backbone: ReidBackbone, identities: int, *, loss: Loss = "softmax", bnneck: bool = True
     ) -> None:
         super().__init__()
         if loss not in ("softmax", "triplet"):
@@ -50,8 +56,8 @@ class ReidNetwork(nn.Module):
         self.loss = loss
         self.identities = identities
         self.bnneck = bnneck
-        self._backbone_architecture: dict[str, Any] = backbone.architecture  # type: ignore[assignment]
-        self.feature_dim = int(backbone.num_features)  # type: ignore[arg-type]
+        self._backbone_architecture: dict[str, Any] = backbone.architecture
+        self.feature_dim = backbone.num_features
         backbone.classifier = nn.Identity()
         self.backbone = backbone
         self.neck: nn.Module = BNNeck(self.feature_dim) if bnneck else nn.Identity()
@@ -61,7 +67,7 @@ class ReidNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """(N, 3, H, W) to logits (N, identities) or (logits, features (N, D)); in evaluation features."""
-        features: Tensor = self.backbone.embed(x)  # type: ignore[operator]
+        features: Tensor = self.backbone.embed(x)
         normed = self.neck(features)
         if not self.training:
             return normed

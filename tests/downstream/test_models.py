@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from downstream.models import build, network_names, rebuild
+from search.backbone import Backbone, Embedding
 from search.errors import InputError
 from search.genotype import Genotype, published, published_names
 
@@ -119,3 +120,17 @@ def test_last_stride_one_changes_no_weight(name: str, form: str) -> None:
         8: (9, 8),
         16: (5, 4),
     }
+
+
+@pytest.mark.parametrize("precision", ["1bit", "real"])
+@pytest.mark.parametrize("name", network_names())
+def test_every_network_is_a_backbone(name: str, precision: str) -> None:
+    """What detection and re-identification read of a network, found or hand-designed."""
+    model = _model(name, precision=precision, stem="imagenet")
+    assert isinstance(model, Backbone) and isinstance(model, Embedding)
+    assert model.precision == precision
+    found = model.architecture.get("genotype")
+    assert model.genotype_hash == (Genotype.from_dict(found).hash if found else None)
+    assert set(model.feature_channels) - set(model.strides) <= {4}, "the stem's own map besides"
+    assert model.feature_channels[max(model.strides)] == model.num_features
+    assert not isinstance(nn.Linear(1, 1), Embedding)
