@@ -67,9 +67,10 @@ def test_a_strangers_package_is_named(package: str, installed: Path, tmp_path: P
     stranger.mkdir(parents=True)
     (stranger / "__init__.py").write_text("def search(): ...\n")
     path = os.pathsep.join((str(stranger.parent), str(installed)))
-    done = python(tmp_path, "-m", "pipelines.profile", "list", path=path)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert f"another package '{package}' is found first, at {stranger / '__init__.py'}" in line
+    for program in (("-m", "pipelines.profile"), (str(installed / "bin" / "cpnas"), "profile")):
+        done = python(tmp_path, *program, "list", path=path)
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert f"another package '{package}' is found first, at {stranger / '__init__.py'}" in line
     done = python(tmp_path, "-c", "import pipelines", path=path)
     assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("ImportError: another package")
