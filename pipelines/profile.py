@@ -29,9 +29,7 @@ def text_of(name: str) -> str:
     bases = chain(name)[1:]
     if not bases:
         return path_of(name).read_text(encoding="utf-8")
-    head = (
-        f"# Profile {name}: {bases[0]} with the changes in pipelines/profiles/{name}.yaml, which says why.\n"
-    )
+    head = f"# Profile {name}: {bases[0]} with the changes in pipelines/profiles/{name}.yaml,\n# which says why.\n"
     return head + yaml.dump(
         values_of(name),
         Dumper=_Plain,
