@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 from search.errors import InputError
 from search.files import read_json, write_json
 from search.genotype import Genotype
+from search.settings import NAME
 
 FOLDER = Path("runs/networks")
 
@@ -60,6 +62,8 @@ def load_entry(name: str, root: Path = FOLDER) -> Entry:
         InputError: If it is missing, or its genotype is not the one it was written with.
     """
     folder = root / name
+    if not re.fullmatch(NAME, name):
+        raise InputError(f"{name[:80]!r} names no network", allowed="letters, digits, _ and -")
     if not (folder / "network.json").exists():
         known = sorted(path.parent.name for path in root.glob("*/network.json"))
         raise InputError(

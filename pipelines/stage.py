@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +90,8 @@ def messages() -> None:
     level = os.environ.get(LOG, "info").upper()
     if level not in LEVELS:
         _fail(f"{LOG} is {level.lower()!r}; allowed: {', '.join(LEVELS).lower()}", BAD_INPUT)
+    # on a cluster's login node: which tasks were started is checked in search.training
+    warnings.filterwarnings("ignore", message="The `srun` command is available")
     logger = logging.getLogger("cp_nas")
     logger.setLevel(level)
     if not logger.handlers:

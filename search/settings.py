@@ -17,7 +17,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)]
+NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 """A name that stands in paths, in commands and in tables: letters, digits, ``_`` and ``-``, a letter or digit first."""
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 """A seed that every generator in use takes: numpy's global one ends at 2^32, and offsets are added to ours."""

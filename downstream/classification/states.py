@@ -111,9 +111,8 @@ def _pickled(path: str | Path) -> Any:
         AttributeError,
         TypeError,
     ) as error:
-        raise InputError(
-            f"is damaged or cut short ({str(error).splitlines()[0][:120]})", where=path, mend="fetch it again"
-        ) from None
+        what = re.split(r"\. |\n", str(error))[0][:120]
+        raise InputError(f"is damaged or cut short ({what})", where=path, mend="fetch it again") from None
 
 
 def _unwrapped(value: Any, path: str | Path) -> dict[str, Tensor]:

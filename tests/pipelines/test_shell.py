@@ -176,3 +176,11 @@ def test_every_stage_is_built_on_the_check() -> None:
 
         built = networkx.ancestors(graph, check)
         assert {stage.addressing for stage in graph} == {stage.addressing for stage in built} | {"check"}
+
+
+def test_no_name_on_a_command_line_leads_out_of_the_project(tmp_path: Path) -> None:
+    from pipelines.networks import load_entry
+
+    for name in HOSTILE:
+        with pytest.raises(InputError, match="names no network|no network"):
+            load_entry(name, tmp_path / "networks")
