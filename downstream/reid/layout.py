@@ -65,7 +65,12 @@ def pictures(folder: Path) -> tuple[list[Picture], dict[str, int]]:
         )
     if not found.pictures:
         raise InputError(
-            "an empty split: no picture in this folder", where=folder, allowed=", ".join(EXTENSIONS)
+            "an empty split: no picture in this folder",
+            where=folder,
+            allowed=", ".join(EXTENSIONS),
+            mend=f"folders in it ({found.folders[0]}, ...) are not searched: move their pictures up"
+            if found.folders
+            else None,
         )
     litter = {
         "hidden entries": found.hidden,

@@ -41,12 +41,14 @@ class Source:
         folder: The folder of its pictures, relative to the data set's.
         pictures: Its pictures, in the order of the files.
         origin: The coordinate of the first pixel in the source: 0, or 1 in VOC's files.
+        mend: What to do about a box that leaves its picture.
         left_out: How many boxes were left out in reading, by reason.
         made: How often something that the source lacks was made up, by what.
     """
 
     folder: str
     origin: int = 0
+    mend: str = "cut or remove it"
     pictures: list[Annotated] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     made: Counter[str] = field(default_factory=Counter)

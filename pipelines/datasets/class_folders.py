@@ -181,6 +181,12 @@ def _class_names(root: Path, classes: int | None) -> list[str]:
     return sorted(found["train"])
 
 
+def _nearby(root: Path) -> str | None:
+    """Where the layout is, if one folder deeper."""
+    inner = [name for name in list_folder(root).folders if all((root / name / s).is_dir() for s in SPLITS)]
+    return f"set data.imagenet.folder to {shown(root / inner[0])}" if inner else None
+
+
 def _folders(root: Path, split: str) -> set[str]:
     folder = root / split
     if not folder.is_dir():
@@ -188,9 +194,12 @@ def _folders(root: Path, split: str) -> set[str]:
             f"no folder {split}/ in it",
             where=root,
             allowed="train/<class>/ and val/<class>/",
-            mend="ImageNet's validation pictures come in one folder: sort them into class folders first"
-            if split == "val"
-            else None,
+            mend=_nearby(root)
+            or (
+                "ImageNet's validation pictures come in one folder: sort them into class folders first"
+                if split == "val"
+                else None
+            ),
         )
     names = {utf8(name, folder) for name in list_folder(folder).folders}
     if not names:

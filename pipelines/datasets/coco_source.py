@@ -43,7 +43,8 @@ def read(
     order = _class_order(files, names, classes, notes)
     sources = {}
     for split, (path, content) in files.items():
-        sources[split] = Source(splits[split][1])
+        mend = "a bbox is [x, y, width, height] in pixels; cut or remove it"
+        sources[split] = Source(splits[split][1], mend=mend)
         _read_split(sources[split], root, path, content, names[split], order)
         if split != "train" and classes is None:
             _refuse_unknown(path, content, names[split], order)
@@ -152,6 +153,9 @@ def _read_split(
         for picture in pictures.values():
             picture.identity = None
     source.pictures = list(pictures.values())
+    twice = len(pictures) - len({picture.name for picture in source.pictures})
+    if twice:
+        source.made["images with the file name of another: used as they are"] = twice
     _read_boxes(source, path, content, pictures, names, order)
 
 

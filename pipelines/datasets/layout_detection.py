@@ -142,7 +142,7 @@ class _Split:
             edges = ", ".join(f"{edge + origin:g}" for edge in (box.x, box.y, right, bottom))
             place = what if what == str(said_by) else f"{said_by}: {what}"
             raise InputError(
-                f"{place}: box ({edges}) leaves its picture of {size[0]} x {size[1]}", mend="cut or remove it"
+                f"{place}: box ({edges}) leaves its picture of {size[0]} x {size[1]}", mend=self.source.mend
             )
         if box.width < 1 or box.height < 1:
             self.left_out[f"boxes {TINY}"] += 1

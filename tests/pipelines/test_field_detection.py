@@ -144,6 +144,7 @@ def changed(**values: Any) -> Change:
         ({"images": changed(width=64.0)}, None),
         ({"images": changed(width=None)}, "4 sizes that the annotations lack"),
         ({"images": changed(width=0, height=0)}, "4 sizes that the annotations lack"),
+        ({"images": changed(file_name="0.jpg")}, "3 images with the file name of another"),
         ({"categories": lambda s, c: [{"id": "7", "name": " cat "}, {"id": 3.0, "name": "dog"}]}, None),
         ({"images": lambda s, i: [x | {"id": str(x["id"])} for x in i]}, None),
         ({"annotations": changed(segmentation={"counts": [9], "size": [48, 64]})}, None),
@@ -216,7 +217,11 @@ def first(**values: Any) -> Change:
         ("annotations", first(bbox=[float("nan"), 4, 9, 9]), ("annotation 1: a value of bbox", "nan")),
         ("annotations", first(bbox=[4, 4, float("inf"), 9]), ("annotation 1:", "inf, not a finite number")),
         ("annotations", first(bbox=["4", 4, 9, 9]), ("annotation 1: bbox", "is not [x, y, width, height]")),
-        ("annotations", first(bbox=[30, 4, 40, 9]), ("annotation 1: box (30, 4, 70, 13) leaves",)),
+        (
+            "annotations",
+            first(bbox=[30, 4, 40, 9]),
+            ("annotation 1: box (30, 4, 70, 13) leaves", "a bbox is [x, y"),
+        ),
         ("annotations", first(bbox=None), ("annotation 1 has no 'bbox'",)),
         ("annotations", first(iscrowd="maybe"), ("annotation 1: iscrowd is 'maybe'; allowed: 0, 1",)),
         ("annotations", first(image_id=99), ("annotation 1: no image has its image_id 99",)),
@@ -388,6 +393,28 @@ def test_odd_pictures_have_the_right_colours(tmp_path: Path) -> None:
     assert any("pictures of 16 bits" in line for line in manifest["said"])
     means = brightness_in_boxes(tmp_path / "data" / "detection")
     assert np.allclose(means, [350 / 3, 350 / 3, 30000 // 256, 90], atol=3)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_breaks_after_preparation_is_one_line_from_a_worker_too(
+    workers: int, tmp_path: Path
+) -> None:
+    pytest.importorskip("mmdet", reason="the extra 'detection' is not installed")
+    from torch.utils.data import DataLoader
+
+    from downstream.detection.datasets import PreparedDataset
+
+    root = coco(tmp_path / "user")
+    prepared(coco_settings(root), tmp_path)
+    victim = root / "val" / "2.jpg"
+    victim.write_bytes(victim.read_bytes()[:700])
+    found = PreparedDataset(
+        str(tmp_path / "data" / "detection"), "val", test_mode=True, pipeline=[{"type": "LoadImageFromFile"}]
+    )
+    with pytest.raises(InputError) as error:
+        list(DataLoader(found, batch_size=None, num_workers=workers))
+    assert str(error.value).startswith(f"{victim}: cannot be read as a picture (")
+    assert "Traceback" not in str(error.value)
 
 
 def test_pictures_in_both_splits_are_said(tmp_path: Path) -> None:

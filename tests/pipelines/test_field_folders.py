@@ -108,6 +108,13 @@ def test_tiny_imagenet_as_downloaded(split: str, root: Path, tmp_path: Path) -> 
         refused(root, tmp_path, "Tiny ImageNet's as downloaded", "two steps: move", "val_annotations.txt")
 
 
+def test_the_layout_one_folder_deeper(root: Path, tmp_path: Path) -> None:
+    root.rename(tmp_path / "inner")
+    root.mkdir()
+    (tmp_path / "inner").rename(root / "insects")
+    refused(root, tmp_path, "no folder train/ in it", f"set data.imagenet.folder to {root}/insects")
+
+
 def test_a_folder_that_is_training_and_validation(root: Path, tmp_path: Path) -> None:
     picture(root / "val" / "ant" / "0.JPEG", 0)
     for verify in ("quick", "decode"):

@@ -99,6 +99,14 @@ def test_junk_and_distractors_are_counted(tmp_path: Path) -> None:
     assert manifest["left_out"]["gallery"] == {"junk pictures (identity -1)": 1}
 
 
+def test_identities_in_folders_of_their_own(tmp_path: Path) -> None:
+    root = market(tmp_path / "user")
+    for path in list((root / TRAIN).iterdir()):
+        (root / TRAIN / path.name[:4]).mkdir(exist_ok=True)
+        path.rename(root / TRAIN / path.name[:4] / path.name)
+    refused(root, tmp_path, "an empty split", "folders in it (0001, ...) are not searched")
+
+
 def test_one_camera_alone(tmp_path: Path) -> None:
     root = market(tmp_path / "user")
     for path in list((root / GALLERY).iterdir()):
