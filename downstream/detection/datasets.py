@@ -24,13 +24,6 @@ def degenerate(box: list[float]) -> bool:
     return box[2] <= box[0] or box[3] <= box[1]
 
 
-def skipped_boxes(dataset: Any) -> int:
-    """Boxes without area that a data set left out, also one that repeats or joins others of this module."""
-    if hasattr(dataset, "datasets"):
-        return sum(skipped_boxes(part) for part in dataset.datasets)
-    return skipped_boxes(dataset.dataset) if hasattr(dataset, "dataset") else int(dataset.skipped_boxes)
-
-
 @TRANSFORMS.register_module(force=True)
 class LoadPicture(BaseTransform):
     """Read ``img_path`` by :func:`search.pictures.open_picture` into ``img``, uint8 (H, W, 3), BGR.
