@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from pipelines import code
 from pipelines.results.checks import check_network, read_run, record_files
-from pipelines.results.run import NETWORK_FILE, PART, RUN_FILE, STAGES
+from pipelines.results.run import NETWORK_FILE, RUN_FILE, STAGES
+from pipelines.results.values import PART
 from pipelines.stage import output_folder, run
 from search.errors import InputError
 

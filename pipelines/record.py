@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.provenance import provenance
-from pipelines.results.run import SCHEMA, Run, check, variant_of
+from pipelines.results.reading import SCHEMA, check, variant_of
+from pipelines.results.run import Run
 from search.files import write_csv, write_json
 from search.genotype import Genotype
 

@@ -9,19 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pipelines.results.reading import NETWORK_STEPS, check, refusal
 from pipelines.results.record_columns import HISTORY, ROUNDS, TEXT
-from pipelines.results.run import (
-    FILES,
-    NETWORK_FILE,
-    NETWORK_STEPS,
-    PICTURE_SUFFIXES,
-    RUN_FILE,
-    NetworkFile,
-    Run,
-    check,
-    plain,
-    refusal,
-)
+from pipelines.results.run import FILES, NETWORK_FILE, PICTURE_SUFFIXES, RUN_FILE, NetworkFile, Run
+from pipelines.results.values import plain
 from search.errors import InputError
 from search.files import read_json
 from search.genotype import Genotype

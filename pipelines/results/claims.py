@@ -265,71 +265,42 @@ def _of(key: str, doc: str, value: Callable[[Case, Finding], Any], join: str = "
     return Column(key, doc, lambda pair: value(*pair), join=join)
 
 
+# fmt: off
 COLUMNS = (
     _of("claim", "short name of the claim", lambda case, _: case.claim.id),
-    _of(
-        "case",
-        "1, 2, ...: the campaigns, data sets and settings it was tested in, each with its own verdict",
-        lambda case, _: case.number,
-    ),
+    _of("case", "1, 2, ...: the campaigns, data sets and settings it was tested in, each with its own verdict",
+        lambda case, _: case.number),
     _of("text", "what the paper says", lambda case, _: case.claim.claim),
-    _of(
-        "verdict",
-        "supported / not supported / undecided / not run, for the whole claim in this campaign",
-        lambda case, _: case.verdict,
-    ),
-    _of(
-        "comparison",
+    _of("verdict", "supported / not supported / undecided / not run, for the whole claim in this campaign",
+        lambda case, _: case.verdict),
+    _of("comparison",
         "one of the tests that must all hold; in brackets why it could not be made though there are runs",
-        lambda _, found: found.name,
-    ),
+        lambda _, found: found.name),
     _of("outcome", "the outcome of this test alone", lambda _, found: found.outcome),
-    _of(
-        "n",
-        "pairs (one a search seed); for a rank correlation networks with another one to compare with",
-        lambda _, found: found.estimate.n,
-    ),
-    _of(
-        "effect",
-        "mean difference (accuracies in [0, 1]), geometric mean ratio, or Kendall's tau",
-        lambda _, found: found.rounded[0],
-    ),
+    _of("n", "pairs (one a search seed); for a rank correlation networks with another one to compare with",
+        lambda _, found: found.estimate.n),
+    _of("effect", "mean difference (accuracies in [0, 1]), geometric mean ratio, or Kendall's tau",
+        lambda _, found: found.rounded[0]),
     _of("above", "the claim holds if the effect is above this", lambda _, found: found.comparison.above),
     _of("low", "lower end of the bootstrap interval", lambda _, found: found.rounded[1]),
     _of("high", "upper end of the bootstrap interval", lambda _, found: found.rounded[2]),
-    _of(
-        "p",
-        "two-sided p value of the paired t-test, for a rank correlation of the permutation test of tau",
-        lambda _, found: _rounded(found.estimate.p),
-    ),
-    _of(
-        "p_holm",
-        "the same after Holm's correction over all tests of this table",
-        lambda _, found: found.rounded[3],
-    ),
-    _of(
-        "level",
-        "what the runs may claim: reproduced, reproduced at reduced scale, or tested on other data, where a run "
-        "used data of no paper or a stand-in: that reproduces nothing",
-        lambda _, found: found.level,
-    ),
-    _of(
-        "dataset",
+    _of("p", "two-sided p value of the paired t-test, for a rank correlation of the permutation test of tau",
+        lambda _, found: _rounded(found.estimate.p)),
+    _of("p_holm", "the same after Holm's correction over all tests of this table",
+        lambda _, found: found.rounded[3]),
+    _of("level",
+        "what the runs may claim: reproduced, reproduced at reduced scale, or tested on other data, where a "
+        "run used data of no paper or a stand-in: that reproduces nothing", lambda _, found: found.level),
+    _of("dataset",
         "data sets of the runs; (other data) no paper used it, (stand-in) it stands in for a paper's",
-        lambda _, found: found.datasets or None,
-        "; ",
-    ),
+        lambda _, found: found.datasets or None, "; "),
     _of("campaign", "campaigns of the runs", lambda _, found: found.campaigns or None),
-    _of(
-        "methods",
-        "methods and variants whose runs entered",
-        lambda _, found: found.methods or None,
-        "; ",
-    ),
+    _of("methods", "methods and variants whose runs entered", lambda _, found: found.methods or None, "; "),
     _of("statistic", "what decides the claim", lambda case, _: case.claim.statistic),
     _of("needs", "the runs it needs, and a profile that makes them", lambda case, _: case.needs),
     _of("source", "where the claim is printed", lambda case, _: case.claim.source),
 )
+# fmt: on
 
 
 def claim_rows(cases: Sequence[Case]) -> list[Row]:

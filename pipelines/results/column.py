@@ -156,20 +156,13 @@ def measured(metric: Metric, place: float) -> tuple[Column, ...]:
 
         mean = f"{metric.doc}; mean over all runs, {where}"
         std = "sample standard deviation over the runs; empty for one run"
+        # fmt: off
         found += [
-            Column(
-                key,
-                mean,
-                of("mean"),
-                metric.head,
-                place,
-                digits=2,
-                shown=with_std(key),
-                kind=kind,
-                filled=True,
-            ),
+            Column(key, mean, of("mean"), metric.head, place, digits=2, shown=with_std(key), kind=kind,
+                filled=True),
             Column(f"{key}_std", std, of("std")),
         ]
+        # fmt: on
     return tuple(found)
 
 

@@ -7,6 +7,7 @@ its own needs no more than its entry in :mod:`pipelines.results.metrics`, with t
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from pipelines.results.column import Column, Row, Table, chosen, label, measured
 from pipelines.results.comparison import COMPARISON, DATA_KIND_DOC
@@ -39,90 +40,49 @@ def runs_of(row: Row) -> str:
 def _names(stage: str) -> Columns:
     detect = stage == "detect"
     campaigns = "; several: they share the search" if stage == "search" else ""
+    # fmt: off
     found: Columns = (
-        Column(
-            "level",
+        Column("level",
             "cited / re-evaluated / reproduced at reduced scale / reproduced, computed from the records",
-            lambda g: g.level,
-            "level",
-            main=90,
-        ),
+            lambda g: g.level, "level", main=90),
         Column("name", METHOD_DOC, lambda g: g.first.label, "network", 1, 1, shown=label),
-        Column(
-            "variant",
-            "entry of search.method in params.yaml; the method's own name: its base form",
-            lambda g: g.first.variant,
-        ),
-        Column(
-            "precision",
-            "1bit, or real for the real-valued twin (in the search table: what was searched)",
-            lambda g: g.first.precision,
-        ),
-        Column(
-            "form",
-            "layer order of the operations: paper, released or darts; empty for hand-made networks",
-            lambda g: g.first.form,
-        ),
-        Column(
-            "block",
-            "settings of search.style.BlockSettings in which its blocks differ from the form's own and a twin Parent",
-            lambda g: g.block,
-            "block",
-            2.5,
-            filled=True,
-        ),
-        Column(
-            "wa",
+        Column("variant", "entry of search.method in params.yaml; the method's own name: its base form",
+            lambda g: g.first.variant),
+        Column("precision", "1bit, or real for the real-valued twin (in the search table: what was searched)",
+            lambda g: g.first.precision),
+        Column("form", "layer order of the operations: paper, released or darts; empty for hand-made networks",
+            lambda g: g.first.form),
+        Column("block",
+            "settings of search.style.BlockSettings in which its blocks differ from the form's own and a twin "
+            "Parent", lambda g: g.block, "block", 2.5, filled=True),
+        Column("wa",
             "bits of weights/activations; 1/1 + 1/32: some layers have real activations"
             + ("; of the backbone" if detect else ""),
-            lambda g: g.widths,
-            "W/A of the backbone" if detect else "W/A",
-            3,
-        ),
-        Column(
-            "campaign",
-            "campaign of the run records, a folder of results/records/" + campaigns,
-            lambda g: g.campaigns,
-            join=", ",
-        ),
+            lambda g: g.widths, "W/A of the backbone" if detect else "W/A", 3),
+        Column("campaign", "campaign of the run records, a folder of results/records/" + campaigns,
+            lambda g: g.campaigns, join=", "),
     )
+    # fmt: on
     return found + (DETECTOR if detect else ()) + (DATA if stage != "cost" else ())
 
 
+# fmt: off
 DETECTOR: Columns = (
-    Column(
-        "detector",
-        "what was trained on the backbone: faster_rcnn, retinanet or ssd",
-        lambda g: g.first.params.get("detection", {}).get("detector"),
-        "detector",
-        2,
-    ),
-    Column(
-        "binary_neck",
-        "yes: the convolutions of the neck and of the region proposals are 1-bit too",
-        lambda g: "yes" if g.binary_neck else "no",
-    ),
+    Column("detector", "what was trained on the backbone: faster_rcnn, retinanet or ssd",
+        lambda g: g.first.params.get("detection", {}).get("detector"), "detector", 2),
+    Column("binary_neck", "yes: the convolutions of the neck and of the region proposals are 1-bit too",
+        lambda g: "yes" if g.binary_neck else "no"),
 )
 DATA: Columns = (
     Column("dataset", "data set this row's own numbers were measured on", lambda g: g.first.data.name),
     Column("data_kind", DATA_KIND_DOC, lambda g: g.first.data_kind),
-    Column(
-        "train_images",
-        "images trained on",
-        lambda g: g.first.data.train_images,
-        "training images",
-        origin=10,
-        digits=0,
-    ),
-    Column(
-        "test_images",
-        "images the value was measured on (search table: the search's validation half)",
-        lambda g: g.first.data.test_images or g.first.data.validation_images,
-        "test images",
-        origin=11,
-        digits=0,
-    ),
+    Column("train_images", "images trained on", lambda g: g.first.data.train_images, "training images",
+        origin=10, digits=0),
+    Column("test_images", "images the value was measured on (search table: the search's validation half)",
+        lambda g: g.first.data.test_images or g.first.data.validation_images, "test images", origin=11,
+        digits=0),
 )
+# fmt: on
 
 
 def _metrics(metrics: tuple[Metric, ...]) -> Columns:
@@ -131,25 +91,20 @@ def _metrics(metrics: tuple[Metric, ...]) -> Columns:
 
 def _counts(stage: str, metrics: tuple[Metric, ...]) -> Columns:
     plain = stage in ("search", "cost")
+    # fmt: off
     every: Columns = (
         Column("n", "number of runs, all of them", lambda g: len(g.runs), "n", 30, digits=0)
         if plain
         else Column(
             "n", "number of runs, all of them", lambda g: len(g.runs), "n", 30, digits=0, shown=runs_of
         ),
-        Column(
-            "searches",
+        Column("searches",
             "number of independent searches among them; empty for networks that were not searched",
-            lambda g: len({run.search_seed for run in g.runs}) if g.first.method else None,
-        ),
-        Column(
-            "seeds",
-            "every seed: search seed:training seed for found networks, training seed otherwise",
-            lambda g: g.seeds,
-            "seeds",
-            origin=2,
-        ),
+            lambda g: len({run.search_seed for run in g.runs}) if g.first.method else None),
+        Column("seeds", "every seed: search seed:training seed for found networks, training seed otherwise",
+            lambda g: g.seeds, "seeds", origin=2),
     )
+    # fmt: on
     if not metrics:
         return every
     key = metrics[0].key
@@ -167,38 +122,25 @@ def _counts(stage: str, metrics: tuple[Metric, ...]) -> Columns:
 def _costs(stage: str) -> Columns:
     detect, shown = stage == "detect", stage != "search"
     of, head = ("the whole detector, ", "detector ") if detect else ("", "")
+    # fmt: off
     found = tuple(
-        Column(
-            key,
-            f"{doc}; {of}mean over the runs",
-            lambda g, key=key: g.cost(key),  # type: ignore[misc]
-            head + name,
-            40 + place if shown else 0,
-            digits=2,
-        )
+        Column(key, f"{doc}; {of}mean over the runs", partial(Group.cost, key=key), head + name,
+            40 + place if shown else 0, digits=2)
         for place, (key, (name, doc)) in enumerate(COSTS.items())
     )
+    # fmt: on
     return found + (BACKBONE if detect else ())
 
 
+# fmt: off
 BACKBONE: Columns = (
-    Column(
-        "backbone_ops_strict_M",
+    Column("backbone_ops_strict_M",
         "BOPs/64 + FLOPs of the backbone alone, W1A32 MACs counted as real, millions; mean over the runs",
-        lambda g: g.backbone_cost("ops_strict_M"),
-        "backbone OPs strict M",
-        50,
-        digits=2,
-    ),
-    Column(
-        "backbone_mbit",
-        "memory of the backbone's weights alone; mean over the runs",
-        lambda g: g.backbone_cost("mbit"),
-        "backbone Mbit",
-        51,
-        digits=2,
-    ),
+        lambda g: g.backbone_cost("ops_strict_M"), "backbone OPs strict M", 50, digits=2),
+    Column("backbone_mbit", "memory of the backbone's weights alone; mean over the runs",
+        lambda g: g.backbone_cost("mbit"), "backbone Mbit", 51, digits=2),
 )
+# fmt: on
 
 
 def _input(group: Group) -> str | None:
@@ -206,22 +148,15 @@ def _input(group: Group) -> str | None:
     return None if size is None else " x ".join(map(str, size if isinstance(size, list) else [size, size]))
 
 
+# fmt: off
 COUNTED: Columns = (
-    Column(
-        "counted_for",
-        "the stage whose network was counted; imagenet: the published size",
-        lambda g: g.first.task,
-    ),
-    Column(
-        "params",
-        "number of parameters",
-        lambda g: mean((run.cost.params for run in g.runs), 0),
-        "parameters",
-        60,
-        digits=0,
-    ),
+    Column("counted_for", "the stage whose network was counted; imagenet: the published size",
+        lambda g: g.first.task),
+    Column("params", "number of parameters", lambda g: mean((run.cost.params for run in g.runs), 0),
+        "parameters", 60, digits=0),
     Column("input_size", "input of the count, height x width", _input),
 )
+# fmt: on
 
 
 def _averaged(
@@ -259,92 +194,42 @@ def _cell(key: str, doc: str, head: str, main: float, item: str = "{}") -> Colum
     )
 
 
+# fmt: off
 SEARCHED: Columns = (
-    Column(
-        "val_accuracy_of",
-        "whose the validation accuracy is: what the method saw last for its choice",
-        lambda g: WHOSE.get(g.first.method),
-        "of",
-        10.5,
-    ),
+    Column("val_accuracy_of", "whose the validation accuracy is: what the method saw last for its choice",
+        lambda g: WHOSE.get(g.first.method), "of", 10.5),
     _cell("skip_connects", "skip connections in the found normal cell", "skips", 64),
     _cell("depth", "longest chain of edges in the found normal cell", "depth", 65),
-    _cell(
-        "parameter_free_share",
-        "share of the normal cell's edges without a convolution",
-        "param.-free",
-        66,
-        "{:.2f}",
-    ),
-    Column(
-        "collapsed",
-        "how many of the found cells have collapsed, see search.genotype.collapse",
-        lambda g: f"{sum(c.collapsed for c in g.cells)} of {len(g.cells)}" if g.cells else None,
-        "collapsed",
-        67,
-    ),
+    _cell("parameter_free_share", "share of the normal cell's edges without a convolution", "param.-free", 66,
+        "{:.2f}"),
+    Column("collapsed", "how many of the found cells have collapsed, see search.genotype.collapse",
+        lambda g: f"{sum(c.collapsed for c in g.cells)} of {len(g.cells)}" if g.cells else None, "collapsed",
+        67),
     _averaged("epochs", "epochs of the search, mean", "epochs", 60),
     _averaged("images_seen", "images seen by the search, mean", "images", 61),
     _averaged("seconds", "wall time of the search in seconds, mean", "seconds", 62, digits=1),
     _averaged("peak_memory_mib", "peak memory of the search in MiB, mean", "peak MiB", 63),
 )
 SEARCH_COST: Columns = (
-    Column(
-        "search_seconds",
-        "wall time of the search that found the network, mean over the searches",
-        lambda g: mean((run.metrics["seconds"] for run in g.searches), 1),
-        "search s",
-        70,
-        digits=0,
-    ),
-    Column(
-        "search_images",
-        "images seen by that search, mean over the searches",
-        lambda g: mean((run.metrics["images_seen"] for run in g.searches), 0),
-        "search images",
-        origin=20,
-        digits=0,
-    ),
-    Column(
-        "search_device",
-        "device that the search ran on",
-        lambda g: unique(run.provenance.hardware for run in g.searches),
-        "search device",
-        origin=21,
-        join="; ",
-    ),
+    Column("search_seconds", "wall time of the search that found the network, mean over the searches",
+        lambda g: mean((run.metrics["seconds"] for run in g.searches), 1), "search s", 70, digits=0),
+    Column("search_images", "images seen by that search, mean over the searches",
+        lambda g: mean((run.metrics["images_seen"] for run in g.searches), 0), "search images", origin=20,
+        digits=0),
+    Column("search_device", "device that the search ran on",
+        lambda g: unique(run.provenance.hardware for run in g.searches), "search device", origin=21, join="; "),
 )
 ORIGIN: Columns = (
-    Column(
-        "genotype",
-        "first 8 hex digits of the genotype's hash, one a search",
-        lambda g: g.genotypes,
-        "genotype",
-        origin=40,
-    ),
-    Column(
-        "hardware",
-        "device the runs were made on",
-        lambda g: unique(run.provenance.hardware for run in g.runs),
-        "hardware",
-        origin=42,
-        join="; ",
-    ),
-    Column(
-        "commit",
-        "code commit of the runs; + after it: with uncommitted changes",
-        lambda g: unique(run.provenance.commit for run in g.runs),
-        "commit",
-        origin=43,
-    ),
-    Column(
-        "settings",
-        "short hash of the settings, seeds apart: runs of different settings are never averaged",
-        lambda g: g.first.settings,
-        "settings",
-        origin=41,
-    ),
+    Column("genotype", "first 8 hex digits of the genotype's hash, one a search", lambda g: g.genotypes,
+        "genotype", origin=40),
+    Column("hardware", "device the runs were made on",
+        lambda g: unique(run.provenance.hardware for run in g.runs), "hardware", origin=42, join="; "),
+    Column("commit", "code commit of the runs; + after it: with uncommitted changes",
+        lambda g: unique(run.provenance.commit for run in g.runs), "commit", origin=43),
+    Column("settings", "short hash of the settings, seeds apart: runs of different settings are never averaged",
+        lambda g: g.first.settings, "settings", origin=41),
 )
+# fmt: on
 
 
 def _cited(key: str, doc: str, cited: str, head: str = "", main: float = 0) -> Column:
@@ -367,16 +252,14 @@ COUNTED_PLACES = {"w1a32_macs_M": 22, "ops_strict_M": 25, "ops_generous_M": 26, 
 
 
 def _literature(name: str, metrics: tuple[Metric, ...]) -> Columns:
+    # fmt: off
     found = [
         _cited("paper_name", "the literature's name of the network", "name"),
         _cited("paper_dataset", "data set of the literature's numbers", "dataset"),
-        _cited(
-            "paper_wa",
-            "weight/activation bits of the literature's network; 1/?: not stated there",
-            "wa",
-            "W/A",
-        ),
+        _cited("paper_wa", "weight/activation bits of the literature's network; 1/?: not stated there", "wa",
+            "W/A"),
     ]
+    # fmt: on
     for place, m in enumerate((m for m in metrics if m.paper), 10):
         found.append(
             _cited(f"paper_{m.paper}", f"literature: {m.head}, as printed", str(m.paper), m.head, place)

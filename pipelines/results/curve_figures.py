@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.results.curves import Curve, Kind
-from pipelines.results.pictures import WIDTH, Picture, series
+from pipelines.results.pictures import WIDTH, Picture, series, slug
 from pipelines.results.plotting import CHILD, PARENT, QUIET, canvas, colour_of, save
 from pipelines.results.run import Run
 
@@ -57,7 +57,7 @@ def _training(
             axis.xaxis.get_major_locator().set_params(integer=True)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3 if len(shown) > 1 else 2)
-        name = f"training-{kind.name}-{first.campaign}-{first.task}-{first.data.name}"
+        name = slug(f"training-{kind.name}-{first.campaign}-{first.task}-{first.data.name}")
         name += f"-{number}" if more else ""
         save(figure, folder / f"{name}.svg")
     twins = " Dashed: the real-valued twin." if any(curve.real for curve in curves) else ""
@@ -161,7 +161,7 @@ def _searching(kind: Kind, curve: Curve, folder: Path) -> Picture:
             axes[1, 0].set_ylabel("ops an edge")
             axes[1, 0].set_ylim(0, max(alive) + 0.5)
         axes[-1, 0].set_xlabel("draw" if steps else kind.time)
-        name = f"search-{first.campaign}-{curve.key}"
+        name = slug(f"search-{first.campaign}-{curve.key}")
         save(figure, folder / f"{name}.svg")
     below = " Below: how many operations each edge still has." if steps else ""
     caption = f"{_runs([curve])} On {curve.place[2]}.{below}"

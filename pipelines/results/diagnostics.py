@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.results.column import DATA_MARKS
 from pipelines.results.comparison import by_search
-from pipelines.results.pictures import WIDTH, Picture, method_name, series
+from pipelines.results.pictures import WIDTH, Picture, method_name, series, slug
 from pipelines.results.plotting import CHILD, COLOURS, PARENT, canvas, save, spare
 from pipelines.results.records import Library
 from pipelines.results.run import RetrainRun, Run
@@ -85,7 +85,7 @@ def alphas(records: Sequence[Run], folder: Path) -> list[Picture]:
             axis.xaxis.get_major_locator().set_params(integer=True)
         spare(list(axes.flat)[len(panels) :])
         figure.legend(loc="outside lower center", ncols=2)
-        name = f"alphas-{first.campaign}-{first.family}"
+        name = slug(f"alphas-{first.campaign}-{first.family}")
         save(figure, folder / f"{name}.svg")
     seeds = ", ".join(str(record.seed) for record in records)
     turns = "; the epochs of Parent and Child take turns" if "phase" in first.history[0] else ""
@@ -178,7 +178,7 @@ def _sweep(
         axis.set_ylabel("test accuracy %")
         if len(lines) > 1:
             axis.legend(loc="best")
-        name = f"sweep-{campaign}-{method}-{dataset}-{settings}"
+        name = slug(f"sweep-{campaign}-{method}-{dataset}-{settings}")
         save(figure, folder / f"{name}.svg")
     label = next((records[0].label for records in families.values() if records[0].is_base), method)
     title = f"{label}: 1-bit accuracy over {' and '.join(names)} ({campaign})"

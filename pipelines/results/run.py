@@ -7,83 +7,33 @@ file names and identifiers in pages; other text may say anything that can be sho
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     PlainValidator,
-    TypeAdapter,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from pipelines.results.defaults import as_run, with_defaults
+from pipelines.results.defaults import with_defaults
 from pipelines.results.literature import dataset_names
 from pipelines.results.metrics import METRICS, Unit
-from search.errors import InputError
+from pipelines.results.values import Amount, Count, DatasetName, Hash, Key, Name, Plain, Text, plain
 from search.files import read_csv, sha256_json
 from search.genotype import Genotype
-from search.versions import Step, newest, upgrade
 
-PART = r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}"
-Name = Annotated[str, Field(pattern=rf"^{PART}$")]
-"""Of a network, method, variant, task or campaign: safe as a file name and in a page."""
-Key = Annotated[str, Field(pattern=rf"^{PART}(/{PART}){{0,3}}$", max_length=200)]
-"""A run's place below the folder of its stage."""
-DatasetName = Annotated[str, Field(pattern=r"^[^\W_][\w .+-]{0,79}( -> [^\W_][\w .+-]{0,79})?$")]
-"""Of a data set, or of two: trained on one, tested on the other."""
-Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 DataKind = Literal["paper", "other", "stand-in"]
-SIZES = (2000, 20)
-"""Longest text, and deepest nesting, of any value in a record."""
 UNSETTLED = frozenset({"profile", "seed", "seeds", "workers", "log_every"})
 """Settings that do not make two runs different experiments."""
 RUN_FILE, NETWORK_FILE = "run.json", "network.json"
 FILES = ("metrics", "params", "provenance", "cost")
 """Parts of a run that have a file of their own; all else stands in run.json."""
 PICTURE_SUFFIXES = (".svg", ".png", ".jpg")
-
-
-def plain(value: Any, depth: int = 0) -> Any:
-    """A JSON value that can be written and shown: finite numbers, lines of text, not too deep; else ValueError."""
-    if depth > SIZES[1]:
-        raise ValueError(f"at most {SIZES[1]} levels of nesting")
-    if isinstance(value, str):
-        if len(value) > SIZES[0] or not re.fullmatch(r"[^\x00-\x1f\x7f\ud800-\udfff]*", value):
-            raise ValueError(f"at most {SIZES[0]} printable characters")
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            plain(key, depth + 1)
-            plain(inner, depth + 1)
-    elif isinstance(value, list):
-        for inner in value:
-            plain(inner, depth + 1)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("a finite number")
-    elif isinstance(value, int) and abs(value) >= 2**63:
-        raise ValueError("a whole number below 2^63")
-    return value
-
-
-def amount(value: Any) -> float:
-    """A finite number, not below 0; a whole one stays one."""
-    if type(value) not in (int, float) or not 0 <= value < 2**63:
-        raise ValueError("a finite number, not below 0")
-    return value  # type: ignore[no-any-return]
-
-
-Plain = Annotated[dict[str, Any], AfterValidator(plain)]
-Text = Annotated[str, AfterValidator(plain)]
-Count = Annotated[int, Field(ge=0, lt=2**63)]
-Amount = Annotated[float, PlainValidator(amount)]
 
 
 class _Part(BaseModel):
@@ -412,25 +362,6 @@ STAGES = ("search", "cost", "retrain", "evaluate", "detect", "reid")
 AnyRun = Annotated[
     SearchRun | CostRun | RetrainRun | EvaluateRun | DetectRun | ReidRun, Field(discriminator="stage")
 ]
-_RUN: TypeAdapter[Run] = TypeAdapter(AnyRun)
-
-
-def variant_of(run: Mapping[str, Any]) -> str | None:
-    """The method's variant, from a found network's name ``<variant>-s<seed>``; the method's own name: its base form."""
-    method = run["method"]
-    return None if method is None else str(run["network"]).rpartition("-s")[0] or method
-
-
-def _second(run: dict[str, Any]) -> dict[str, Any]:
-    """Version 2 names the variant in every kind, gives hand-made networks no form, and settings as they took effect."""
-    form = run["form"] if run["genotype_hash"] else None
-    params = as_run(run["params"], run)
-    return run | {"variant": run.get("variant") or variant_of(run), "form": form, "params": params}
-
-
-STEPS: tuple[Step, ...] = (_second,)
-NETWORK_STEPS: tuple[Step, ...] = ()
-SCHEMA = newest(STEPS)
 
 
 def settings_hash(params: dict[str, Any], without: tuple[str, ...] = ()) -> str:
@@ -446,44 +377,3 @@ def settings_hash(params: dict[str, Any], without: tuple[str, ...] = ()) -> str:
         }
 
     return sha256_json(strip(with_defaults(params), ""))[:8]
-
-
-def check(value: dict[str, Any], folder: Path, **place: Any) -> Run:
-    """A run out of its run.json with the other files under ``metrics``, ``params``, ``provenance`` and ``cost``.
-
-    Args:
-        value: As it was read, of any version.
-        folder: Where it lies, for the error.
-        place: Further fields: campaign, label.
-
-    Raises:
-        InputError: In one line, naming the file and key of the first thing that is wrong.
-    """
-    missing = [key for key in ("stage", "network", "method", "form", "genotype_hash") if key not in value]
-    if missing:
-        raise InputError(f"the key {missing[0]!r} is missing", where=folder / "run.json")
-    value = upgrade(value, STEPS, folder / "run.json")
-    try:
-        return _RUN.validate_python(value | {"folder": folder} | place)
-    except ValidationError as error:
-        raise refusal(error, folder, "run.json") from None
-
-
-def refusal(error: ValidationError, folder: Path, file: str) -> InputError:
-    """The first thing that is wrong as one line: file, key, what was found and what is allowed."""
-    first = error.errors(include_url=False)[0]
-    path = [str(part) for part in first["loc"]]
-    path = path[1:] if path and path[0] in STAGES and file == RUN_FILE else path  # the kind's tag
-    if path and path[0] in FILES:
-        file = f"{path.pop(0)}.json"
-    key, found = ".".join(path), repr(first["input"])[:60]
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "missing":
-        return InputError(f"{key} is missing", where=folder / file)
-    if first["type"] == "value_error" and (not key or file == "metrics.json"):
-        return InputError(message, where=folder / file)
-    if first["type"].startswith("union_tag"):
-        key, found, message = "stage", repr(error.errors()[0]["input"].get("stage"))[:60], ", ".join(STAGES)
-    if first["type"] == "extra_forbidden":
-        return InputError(f"unknown key {key!r}", where=folder / file)
-    return InputError(f"{key} is {found}", where=folder / file, allowed=message)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.results.pictures import WIDTH, Picture, method_name
+from pipelines.results.pictures import WIDTH, Picture, method_name, slug
 from pipelines.results.plotting import COLOURS, canvas, save
 from pipelines.results.run import SearchRun
 from search.files import write_text
@@ -65,7 +65,7 @@ def survivors(records: Sequence[SearchRun], folder: Path) -> list[Picture]:
         axes[1, 1].set_title("rank correlation and parameter-free share")
         axes[1, 1].set_ylim(-1.05, 1.05)
         axes[1, 1].legend(loc="lower left", fontsize=7.5)
-        name = f"survivors-{first.campaign}-{first.family}"
+        name = slug(f"survivors-{first.campaign}-{first.family}")
         save(figure, folder / f"{name}.svg")
     caption = (
         "Above: percent of the 14 edges on which an operation is still alive after each elimination, mean over the "
@@ -127,7 +127,7 @@ def cell(record: SearchRun, folder: Path) -> Picture:
     from search.drawing import to_svg
 
     assert record.genotype is not None
-    name = f"cell-{record.campaign}-{record.network}"
+    name = slug(f"cell-{record.campaign}-{record.network}")
     write_text(folder / f"{name}.svg", to_svg(record.genotype))
     title = f"{method_name(record)}, seed {record.seed}"
     caption = f"Genotype {record.genotype.hash[:8]}, normal and reduction cell."

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.results.run import SCHEMA, Run, check, variant_of
+from pipelines.results.reading import SCHEMA, check, variant_of
+from pipelines.results.run import Run
 from search.files import write_csv, write_json, write_text
 from search.genotype import Genotype, derive
 

@@ -13,7 +13,8 @@ import pytest
 from pipelines.collect import add
 from pipelines.results.checks import check_network, read_run
 from pipelines.results.metrics import METRICS, Metric, Unit
-from pipelines.results.run import SCHEMA, STAGES, Run, settings_hash
+from pipelines.results.reading import SCHEMA
+from pipelines.results.run import STAGES, Run, settings_hash
 from search.errors import InputError
 from search.files import read_json, write_json
 from search.strategies.base import SearchResult
