@@ -113,4 +113,4 @@ def test_the_mark_is_drawn_and_explained(tmp_path: Path) -> None:
     (picture,) = training(kind, curves(kind, library), tmp_path)
     text = (tmp_path / f"{picture.name}.svg").read_text()
     assert ">W/A 32/1</text>" in text and ">W/A 1/1</text>" in text
-    assert "next stage" in picture.caption and "W/A" in picture.caption
+    assert "next recipe stage" in picture.caption and "W/A" in picture.caption
