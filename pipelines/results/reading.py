@@ -19,7 +19,7 @@ _RUN: TypeAdapter[Run] = TypeAdapter(AnyRun)
 def variant_of(run: Mapping[str, Any]) -> str | None:
     """The method's variant, from a found network's name ``<variant>-s<seed>``; the method's own name: its base form."""
     method = run["method"]
-    return None if method is None else str(run["network"]).rpartition("-s")[0] or method
+    return None if method is None else str(run["network"]).partition("--")[0].rpartition("-s")[0] or method
 
 
 def _second(run: dict[str, Any]) -> dict[str, Any]:

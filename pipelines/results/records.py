@@ -77,7 +77,7 @@ class Library:
 
     def search_of(self, run: Run) -> SearchRun | None:
         """The search that found the run's network, in the same campaign and with the same genotype."""
-        wanted = (run.campaign, run.network, run.genotype_hash)
+        wanted = (run.campaign, run.found_network, run.genotype_hash)
         return next(
             (s for s in self.of("search") if (s.campaign, s.network, s.genotype_hash) == wanted), None
         )

@@ -206,11 +206,16 @@ class Run(_Part):
         return self.variant or self.network
 
     @property
+    def found_network(self) -> str:
+        """The network without the variant of the retraining, which may stand behind its name as ``--VARIANT``."""
+        return self.network.partition("--")[0]
+
+    @property
     def search_seed(self) -> int | None:
         """The seed of the search that found the network; None for a hand-made or published one."""
         if self.method is None:
             return None
-        tail = self.network.rpartition("-s")[2]
+        tail = self.found_network.rpartition("-s")[2]
         return int(tail) if tail.isdigit() else None
 
     @property

@@ -249,6 +249,13 @@ def test_metrics_say_when_a_run_is_noise() -> None:
     assert not Metric("x", Unit.NUMBER, None, "x").is_noise(0.0)
 
 
+def test_a_variant_of_the_retraining_is_no_variant_of_the_search() -> None:
+    """``NAME--VARIANT`` is the same found network in another form."""
+    what = {"stage": "retrain", "network": "cp_nas-s2--w1a32", "method": "cp_nas", "task": "cifar10"}
+    run = in_memory("x", what, {}, {})
+    assert (run.variant, run.search_seed, run.found_network) == ("cp_nas", 2, "cp_nas-s2")
+
+
 def test_a_run_that_was_never_written_is_one_too() -> None:
     run: Run = in_memory(
         "x", {"stage": "search", "network": "a-s3", "method": "a", "seed": 3, "task": "search"}, {}, {}
