@@ -27,7 +27,7 @@ HISTORY = {
     "curvature_cosine": "DCP-NAS: cosine of the exact and the Gauss-Newton product",
     "selection_change_share": "DCP-NAS: share of the operations whose selection for backtracking changed",
     "stage": "retrain: number of the recipe stage, from 0",
-    "class_mean_share, kernel_share, reconstruction_share": "retrain: gradient of the term over the data's; DCP-NAS: over G's",
+    "class_mean_share, kernel_share, reconstruction_share": "gradient of the term over the data's or G's",
     "train_loss, train_accuracy": "retrain: means over the training images of the epoch",
     "accuracy, top5": "search: validation accuracy of the drawn network; retrain: on the test images; in [0, 1]; "
     "reid: accuracy on the last training batches, percent",
