@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from downstream.packed.native import library
 from downstream.packed.program import COLUMNS, Program, _Assembler
 
 REPEATS = 8
+LIMIT_REPEATS = 50
 
 
 @dataclass(frozen=True)
@@ -121,3 +123,23 @@ def _tensors(layer: Layer) -> tuple[torch.Tensor, torch.Tensor, int, int]:
     x = torch.randn(1, layer.channels, layer.side, layer.side)
     weight = torch.randn(layer.channels, layer.channels // groups, layer.kernel, layer.kernel)
     return x, weight, layer.kernel // 2, groups
+
+
+def limit_call(terms: int = 64, pixels: int = 64) -> tuple[Callable[[], None], int]:
+    """The popcount kernel alone, and the multiply-accumulates of a call."""
+    source = np.zeros(terms * pixels + 64, np.uint64)
+    offsets = np.arange(terms, dtype=np.int32) * pixels
+    weights = np.zeros(8 * terms, np.uint64)
+    counts = np.zeros(8 * (pixels + 8), np.uint16)
+    function = library().count_block
+    function.restype = None
+    pointer, integer = ctypes.c_void_p, ctypes.c_int
+    function.argtypes = [pointer, pointer, integer, pointer, integer, pointer, integer]
+    places = [array.ctypes.data for array in (source, offsets, weights, counts)]
+    kept = (source, offsets, weights, counts)
+
+    def call() -> None:
+        for _ in range(LIMIT_REPEATS):
+            function(places[0], places[1], terms, places[2], pixels, kept[3].ctypes.data, pixels + 8)
+
+    return call, LIMIT_REPEATS * 8 * 64 * terms * pixels
