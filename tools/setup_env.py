@@ -25,7 +25,7 @@ INPUTS = (
     "tools/repair_torchvision.py",
     "downstream/detection/operators.py",
 )
-EXTRAS = "detection,reid,pipeline,dev"
+EXTRAS = "detection,reid,pipeline,onnx,dev"
 STAMP = ".cp-nas-bench-ready"
 OLDEST = (3, 11)
 

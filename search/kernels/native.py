@@ -9,6 +9,8 @@ import ctypes
 import functools
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,6 +81,17 @@ def running() -> str:
     if _state["wanted"] == "off" or _loaded()[0] is None:
         return "plain"
     return _variant_name()
+
+
+@contextmanager
+def switched_off() -> Iterator[None]:
+    """Within, no kernel runs: for programs that read a network's graph of PyTorch's operators."""
+    wanted = _state["wanted"]
+    _state["wanted"] = "off"
+    try:
+        yield
+    finally:
+        _state["wanted"] = wanted
 
 
 def available() -> bool:
