@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from search.binary import QuantConv2d, Shared, SignActivation, value_of
+from search.binary import Pair, QuantConv2d, Shared, SignActivation, value_of
 from search.errors import InputError
 from search.files import atomic
 from search.kernels.native import switched_off
@@ -26,12 +26,12 @@ def _comparison(_: SignActivation, x: Tensor) -> Tensor:
     return torch.where(x >= 0, 1.0, -1.0)
 
 
-def _convolve(conv: QuantConv2d, x: Tensor | Shared) -> Tensor:
+def _convolve(conv: QuantConv2d, source: Tensor | Shared) -> Tensor:
     """The convolution by plain operators, its weights as they multiply."""
-    x = conv.input_quantiser(value_of(x))
-    padding = conv.padding
+    x: Tensor = conv.input_quantiser(value_of(source))
+    padding: Pair = conv.padding  # type: ignore[assignment]
     if conv.pad_value:
-        around = 2 * (int(padding[1]),) + 2 * (int(padding[0]),)
+        around = 2 * (padding[1],) + 2 * (padding[0],)
         x, padding = nn.functional.pad(x, around, value=conv.pad_value), (0, 0)
     return nn.functional.conv2d(x, conv.weight, None, conv.stride, padding, conv.dilation, conv.groups)
 
