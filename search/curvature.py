@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from search import exact
 from search.binary import SignActivation, estimate
 
 Curvature = Literal["ggn", "exact", "outer"]
@@ -71,7 +72,7 @@ def softmax_hessian_product(logits: Tensor, vector: Tensor) -> Tensor:
     The Hessian in the logits of the cross entropy -log p_y of any label y, and of the KL divergence from any
     target distribution. Shapes (N, classes).
     """
-    p = torch.softmax(logits, dim=-1)
+    p = exact.softmax(logits, dim=-1)
     weighted = p * vector
     return weighted - p * weighted.sum(dim=-1, keepdim=True)
 

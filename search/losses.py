@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from search import exact
 from search.binary import QuantConv2d, SignWeight, quant_convs, sign
 
 
@@ -107,5 +107,5 @@ def distillation(logits: Tensor, teacher: Tensor, temperature: float = 1.0) -> T
 
     p = softmax(teacher / T), q = softmax(logits / T). At T = 1 it is the released recipe's only loss.
     """
-    targets = torch.softmax(teacher / temperature, dim=1)
-    return -(targets * F.log_softmax(logits / temperature, dim=1)).sum(dim=1).mean() * temperature**2
+    targets = exact.softmax(teacher / temperature, dim=1)
+    return -(targets * exact.log_softmax(logits / temperature, dim=1)).sum(dim=1).mean() * temperature**2

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from search import exact
 from search.backbone import BackboneModule, Precision
 from search.binary import Shared, value_of
 from search.convolution import Conv2d
 from search.errors import InputError
 from search.files import sha256_json
 from search.genotype import Cell, Genotype
+from search.kernels import modules
 from search.operations import FactorisedReduce, Map, Project, build_operation
 from search.processes import uniform_slice
 from search.space import INPUTS, PAPER
@@ -51,8 +53,8 @@ class ImageNetStem(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, H, W) to the maps (N, C, H/4, W/4) and (N, C, H/8, W/8), sizes rounded up."""
-        first = self.stem0(x)
-        return first, self.stem1(first)
+        first = modules.sequence(x, self.stem0)
+        return first, modules.sequence(first, self.stem1)
 
 
 class CifarStem(nn.Module):
@@ -69,7 +71,7 @@ class CifarStem(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, H, W) to (N, 3 C, H, W), twice."""
-        y = self.stem(x)
+        y = modules.sequence(x, self.stem)
         return y, y
 
 
@@ -271,6 +273,7 @@ class Network(BackboneModule):
     Input (N, 3, H, W) with H, W >= 32, odd sizes too (halves are rounded up).
     """
 
+    @exact.drawn_in_float64
     def __init__(
         self, genotype: Genotype, config: NetworkConfig, drop_path: float = 0.0, checkpointing: bool = False
     ) -> None:
@@ -357,7 +360,7 @@ class Network(BackboneModule):
 
     @staticmethod
     def _pool(x: Tensor) -> Tensor:
-        return F.adaptive_avg_pool2d(x, 1).flatten(1)
+        return exact.spatial_mean(x)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Logits (N, classes); in training with an auxiliary head the pair (logits, auxiliary logits)."""
@@ -366,7 +369,7 @@ class Network(BackboneModule):
             last = value
             if index == self.auxiliary_index and self.auxiliary is not None and self.training:
                 auxiliary = self.auxiliary(value)
-        logits = self.classifier(self._pool(last))
+        logits = exact.linear(self._pool(last), self.classifier)
         return logits if auxiliary is None else (logits, auxiliary)
 
 

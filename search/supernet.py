@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from search import exact
 from search.binary import Shared, share, value_of
 from search.errors import InputError
+from search.kernels import modules
 from search.network import (
     CellPlan,
     CifarStem,
@@ -125,7 +127,7 @@ class SuperEdge(nn.Module):
         total: Tensor | None = None
         for operation, weight in zip(self.operations, weights.unbind(), strict=True):
             if not isinstance(operation, Zero):
-                term = value_of(operation(x)) * weight
+                term = modules.scaled(value_of(operation(x)), weight)
                 total = term if total is None else total + term
         return total
 
@@ -152,7 +154,7 @@ class SuperCell(nn.Module):
             for source in range(node):
                 term = self.edges[row](states[source], weights[row])
                 if term is not None:
-                    term = term if factors is None else term * factors[row]
+                    term = term if factors is None else modules.scaled(term, factors[row])
                     total = term if total is None else total + term
                 row += 1
             total = total if total is not None else self._zeros(states[0])
@@ -177,6 +179,7 @@ class Supernet(nn.Module):
         space: Operations and edges of the cells.
     """
 
+    @exact.drawn_in_float64
     def __init__(
         self,
         config: NetworkConfig,
@@ -210,7 +213,7 @@ class Supernet(nn.Module):
 
     def forward(self, x: Tensor, choice: Choice) -> Tensor:
         """(N, 3, H, W) to logits (N, classes) of the chosen architecture or mixture."""
-        return self.classifier(F.adaptive_avg_pool2d(self.features(x, choice), 1).flatten(1))
+        return exact.linear(exact.spatial_mean(self.features(x, choice)), self.classifier)
 
     def active_parameters(self, architecture: Architecture) -> list[nn.Parameter]:
         """The parameters that ``architecture`` uses: stem, preprocessing, classifier and the drawn operations."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from search import exact
 from search.curvature import Curvature, Outputs, objective_curvature
 
 Distance = Literal["f_norm", "l1", "cosine"]
@@ -24,7 +25,7 @@ factor of the papers' sum, whose normalisation is not known [derived]."""
 
 def parent_objective(logits: Tensor, labels: Tensor) -> Tensor:
     """f^P = minus the mean cross entropy (4.21): logits (N, classes), labels (N,), a scalar to maximise."""
-    return -F.cross_entropy(logits, labels)
+    return -exact.cross_entropy(logits, labels)
 
 
 def child_objective(logits: Tensor, probabilities: Tensor) -> Tensor:
@@ -34,7 +35,9 @@ def child_objective(logits: Tensor, probabilities: Tensor) -> Tensor:
         logits: The Child's, (N, classes); phat is their softmax.
         probabilities: The Parent's p, (N, classes), constant.
     """
-    return -F.kl_div(torch.log_softmax(logits, dim=-1), probabilities, reduction="batchmean")
+    return -F.kl_div(
+        torch.log_softmax(logits.double(), dim=-1), probabilities.double(), reduction="batchmean"
+    ).to(logits.dtype)
 
 
 def tangent(objective: Tensor, alpha: Tensor) -> Tensor:

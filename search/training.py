@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from search import exact, optimisers
 from search.errors import InputError
 from search.files import atomic, sha256_json
 from search.kernels import native
@@ -178,7 +179,7 @@ def evaluate(
         logits = logits.float()
         top = logits.topk(min(5, logits.shape[1]), dim=1).indices
         hits = top == y[:, None]
-        loss = nn.functional.cross_entropy(logits, y, reduction="sum")
+        loss = exact.cross_entropy(logits, y, reduction="sum")
         sums += torch.tensor([hits[:, 0].sum(), hits.sum(), loss, len(y)], dtype=torch.float64)
     model.train(was_training)
     sums = reduce_sum(fabric, sums)
@@ -229,7 +230,7 @@ def update(
     if amend is not None:
         amend()
     if clip > 0:
-        nn.utils.clip_grad_norm_(used, clip)
+        optimisers.clip_gradients(used, clip)
     fabric.strategy.optimizer_step(optimiser)
 
 

@@ -21,6 +21,7 @@ from downstream.classification.batches import EpochBatches
 from downstream.classification.recalibration import recalibrate
 from downstream.classification.settings import RetrainSettings, StageSettings
 from downstream.classification.shares import DATA, gradient_shares
+from search import exact, optimisers
 from search.binary import reconstruction_error, set_stage
 from search.errors import InputError
 from search.flips import SignWatch
@@ -196,8 +197,8 @@ class Trainer:
             {"params": plain, "weight_decay": 0.0},
         ]
         if stage.optimiser == "sgd":
-            return torch.optim.SGD(groups, stage.learning_rate, momentum=0.9)
-        kind: Callable[..., Optimizer] = torch.optim.AdamW if stage.optimiser == "adamw" else torch.optim.Adam
+            return optimisers.SGD(groups, stage.learning_rate, momentum=0.9)
+        kind: Callable[..., Optimizer] = optimisers.AdamW if stage.optimiser == "adamw" else optimisers.Adam
         return kind(groups, stage.learning_rate)
 
     def _epoch(
@@ -279,12 +280,12 @@ class Trainer:
         chosen = self.settings.loss
         with self.fabric.autocast():
             output, auxiliary, last = self._forward(x)
-            loss = F.cross_entropy(output, y, label_smoothing=chosen.label_smoothing)
+            loss = exact.cross_entropy(output, y, label_smoothing=chosen.label_smoothing)
             if self.teacher is not None:
                 soft = distillation(output, self.teacher(x, indices), chosen.temperature)
                 loss = chosen.teacher_weight * soft + (1 - chosen.teacher_weight) * loss
             if auxiliary is not None:
-                loss = loss + self.settings.network.auxiliary_weight * F.cross_entropy(
+                loss = loss + self.settings.network.auxiliary_weight * exact.cross_entropy(
                     auxiliary, y, label_smoothing=chosen.label_smoothing
                 )
         terms = {DATA: loss}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from search import exact, optimisers
 from search.benchmark.names import genotype_of
 from search.benchmark.recipe import Recipe
 from search.benchmark.table import Run
@@ -44,7 +45,7 @@ def train(
     torch.manual_seed(mixed_seed(seed, 1))
     network = Network(genotype_of(choices, recipe.searched), recipe.config(binary, training.classes))
     network = place(network, torch.device("cpu"))
-    optimiser = torch.optim.Adam(network.parameters(), recipe.learning_rate)
+    optimiser = optimisers.Adam(network.parameters(), recipe.learning_rate)
     batches = Batches(training, recipe.batch_size, seed=seed, augmentation=recipe.augmentation)
     steps, step, seconds, loss, curve = recipe.epochs * len(batches), 0, 0.0, 0.0, []
     for epoch in range(recipe.epochs):
@@ -54,7 +55,7 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = cosine(step / steps, recipe.learning_rate, recipe.final_learning_rate)
             optimiser.zero_grad(set_to_none=True)
-            value: Tensor = nn.functional.cross_entropy(network(x), y)
+            value: Tensor = exact.cross_entropy(network(x), y)
             value.backward()
             optimiser.step()
             total += value.detach()

@@ -29,7 +29,7 @@ def _free(x: Tensor, *modules: nn.Module) -> bool:
     """Whether a layer may be computed as a whole."""
     if x.device.type == "meta" or torch.is_autocast_enabled(x.device.type):
         return False
-    norms = [module for module in modules if not isinstance(module, QuantConv2d)]
+    norms = [module for module in modules if not isinstance(module, nn.Conv2d)]
     return all(type(norm) is nn.BatchNorm2d for norm in norms) and not any(m._forward_hooks for m in modules)
 
 
@@ -172,3 +172,44 @@ def pool(x: Shared, average: bool, stride: int, norm: nn.Module) -> Tensor | Non
         return real.batch_norm(pooled, *_affine(norm), _called(norm))
     key = ("pool", average, stride, norm.eps)
     return x.made(key, lambda _: real.batch_norm(pooled, None, None, _called(norm)))
+
+
+COLUMNS = 2**26
+"""Values of the largest map of columns that a dense convolution is led through; larger ones are left to the library."""
+
+
+def dense(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A real-valued 3x3 convolution, as a 1x1 one over its columns where kernels run; else ``conv(x)``."""
+    side, stride, padding = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
+    height, width = ((size + 2 * padding - side) // stride + 1 for size in x.shape[2:])
+    inputs = conv.in_channels * side * side
+    usual = conv.groups == 1 and conv.bias is None and set(conv.dilation) == {1} and _free(x, conv)
+    if not (usual and native_runs(x) and x.shape[0] * inputs * height * width <= COLUMNS):
+        return conv(x)
+    columns = torch.nn.functional.unfold(x, side, padding=padding, stride=stride)
+    weight = conv.weight.reshape(conv.out_channels, inputs, 1, 1)
+    return real.pointwise(columns.view(len(x), inputs, height, width), weight)
+
+
+def normed(x: Tensor, norm: nn.Module) -> Tensor:
+    """``norm(x)``, a batch norm, by kernels where they run."""
+    if not native_runs(x) or not _free(x, norm):
+        return norm(x)
+    return real.batch_norm(x, *_affine(norm), _called(norm))
+
+
+def sequence(x: Tensor, parts: nn.Sequential) -> Tensor:
+    """``parts(x)``, its convolutions and batch norms by kernels where they run."""
+    for part in parts:
+        if isinstance(part, nn.Conv2d):
+            x = dense(x, part)
+        else:
+            x = normed(x, part) if isinstance(part, nn.BatchNorm2d) else part(x)
+    return x
+
+
+def scaled(x: Tensor, factor: Tensor) -> Tensor:
+    """``x * factor``, a scalar; the factor's gradient by kernels where they run."""
+    if not native_runs(x) or torch.is_autocast_enabled("cpu"):
+        return x * factor
+    return real.scaled(x, factor)

@@ -52,6 +52,7 @@ _SIGNATURES = {
     "pointwise_gradients": "plpippipifpiilipppi",
     "pointwise_floats": "ppippifpiililpi",
     "depthwise_floats": "ppiiiiiiipi",
+    "dot": "pplp",
     "pool_forward": "piiiiiippi",
     "pool_backward": "ppiiiiiipi",
     "pool_pick": "ppliiip",

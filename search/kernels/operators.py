@@ -419,3 +419,11 @@ def pool_pick(x: Tensor, where: Tensor, stride: int) -> Tensor:
     out = torch.empty(where.shape)
     library().pool_pick(address(x), address(where), images * channels, height, width, stride, address(out))
     return out
+
+
+@_operator("dot(Tensor x, Tensor y) -> Tensor")
+def dot(x: Tensor, y: Tensor) -> Tensor:
+    """The sum of x y over all entries, a scalar in float64."""
+    out = torch.empty((), dtype=torch.float64)
+    library().dot(address(x), address(y), x.numel(), address(out))
+    return out

@@ -226,3 +226,33 @@ def plain_depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Te
     """:func:`depthwise` in plain PyTorch."""
     pad = dilation * (weight.shape[-1] // 2)
     return depthwise_conv2d(x, weight, (stride,) * 2, (pad,) * 2, (dilation,) * 2)
+
+
+class _Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: Tensor) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, factor)
+        ctx.save_for_forward(x, factor)
+        return x * factor
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        x, factor = ctx.saved_tensors
+        g = gradients[0]
+        if torch.is_grad_enabled():
+            return g * factor, (g * x).sum()
+        return g * factor, operators.dot(g.contiguous(), x).to(x.dtype)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        x, factor = ctx.saved_tensors
+        terms = [
+            a * b for a, b in ((tangents[0], factor), (x, tangents[1])) if a is not None and b is not None
+        ]
+        return sum(terms[1:], start=terms[0])
+
+
+def scaled(x: Tensor, factor: Tensor) -> Tensor:
+    """``x * factor``, a scalar, whose gradient is a sum over the whole map."""
+    return _Scaled.apply(x.contiguous(), factor)

@@ -18,6 +18,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from search import exact, optimisers
 from search.binary import Estimator
 from search.data import Augmentation, Batches, Images
 from search.errors import InputError
@@ -189,10 +190,10 @@ class Context:
         """The optimiser of the settings."""
         chosen = self.space.optimiser
         if chosen.name == "sgd":
-            return torch.optim.SGD(
+            return optimisers.SGD(
                 parameters, chosen.learning_rate, momentum=chosen.momentum, weight_decay=chosen.weight_decay
             )
-        return torch.optim.Adam(parameters, chosen.learning_rate, weight_decay=chosen.weight_decay)
+        return optimisers.Adam(parameters, chosen.learning_rate, weight_decay=chosen.weight_decay)
 
     def learning_rate(self, progress: float) -> float:
         """Cosine from the start's to the final learning rate; ``progress`` in [0, 1]."""
@@ -227,7 +228,7 @@ class Context:
         for x, y in self.batches(self.train, training=True).epoch(epoch):
             optimiser.zero_grad(set_to_none=True)
             with self.autocast():
-                loss = nn.functional.cross_entropy(predict(x), y)
+                loss = exact.cross_entropy(predict(x), y)
             self.fabric.backward(loss if penalty is None else loss + penalty())
             update(self.fabric, optimiser, parameters, self.space.optimiser.clip)
             total, count = total + loss.item() * len(y), count + len(y)

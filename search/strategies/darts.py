@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn import functional as F
 
+from search import exact
 from search.processes import mean_over_processes
 from search.settings import Epochs
 from search.strategies.base import Context
@@ -64,7 +64,7 @@ class Darts(DifferentiableSearch):
         """Mean cross entropy on a batch at other weights, always in the weights' own precision."""
         choice = self.learner.architecture.mixture()
         logits = functional_call(self.learner.network, dict(weights), (batch[0], choice))
-        return F.cross_entropy(logits, batch[1])
+        return exact.cross_entropy(logits, batch[1])
 
     def _unrolled(self, train: Batch, validation: Batch) -> Tensor:
         """d/dalpha of L_val(w', alpha) at w' = w - xi d L_train(w, alpha) / dw (DARTS, eq. 6 and 7).

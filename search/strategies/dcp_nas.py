@@ -22,8 +22,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn import functional as F
 
+from search import exact
 from search.binary import quant_convs, reconstruction_error
 from search.curvature import Curvature, agreement, straight_through_tangents
 from search.decoupled import Backtracking, operation_norms, ranking
@@ -200,7 +200,7 @@ class DcpNas(Strategy):
 
     def _parent_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross entropy of the Parent (4.21)."""
-        loss = F.cross_entropy(self.parent.predict(batch[0]), batch[1])
+        loss = exact.cross_entropy(self.parent.predict(batch[0]), batch[1])
         return loss, loss.detach()
 
     def _parent_tangent(self, batch: Batch) -> Tensor:
@@ -244,7 +244,7 @@ class DcpNas(Strategy):
         with batch_statistics(self.parent.network):
             logits = self.parent.predict(x)
         self.context.budget.images_evaluated += len(x) * self.context.fabric.world_size
-        return torch.softmax(logits, dim=-1)
+        return exact.softmax(logits, dim=-1)
 
     def _child_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """-G in the Child's weights (4.32); mu L_R joins as a gradient, D is a function of alphahat only [derived]."""

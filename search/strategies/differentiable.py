@@ -19,9 +19,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from search import exact, optimisers
 from search.flips import Flips, SignWatch
 from search.genotype import Genotype, derive
 from search.settings import Settings, WeightDecay
@@ -58,8 +58,8 @@ class AlphaSettings(Settings):
     def optimiser(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """The optimiser of the alphas."""
         if self.alpha_optimiser == "descent":
-            return torch.optim.SGD(parameters, self.alpha_learning_rate, weight_decay=self.alpha_weight_decay)
-        return torch.optim.Adam(
+            return optimisers.SGD(parameters, self.alpha_learning_rate, weight_decay=self.alpha_weight_decay)
+        return optimisers.Adam(
             parameters,
             self.alpha_learning_rate,
             betas=(self.alpha_beta1, self.alpha_beta2),
@@ -86,8 +86,8 @@ class ArchitectureParameters(nn.Module):
         self.space = space
         generator = torch.Generator().manual_seed(seed)
         shape = (len(space.kinds), len(space.edges))
-        self.alpha = nn.Parameter(start * torch.randn(*shape, len(space.operations), generator=generator))
-        self.edges = nn.Parameter(start * torch.randn(*shape, generator=generator)) if edges else None
+        self.alpha = nn.Parameter(start * exact.normal(*shape, len(space.operations), generator=generator))
+        self.edges = nn.Parameter(start * exact.normal(*shape, generator=generator)) if edges else None
 
     def mixture(self, alpha: Tensor | None = None) -> Mixture:
         """The mixture of these parameters, or of another table ``alpha`` of the same shape in place of theirs."""
@@ -100,13 +100,13 @@ class ArchitectureParameters(nn.Module):
 
 def mixing_weights(alpha: Tensor) -> Tensor:
     """Softmax of alpha over the operations of each edge (4.28); same shape."""
-    return torch.softmax(alpha, dim=-1)
+    return exact.softmax(alpha, dim=-1)
 
 
 def edge_weights(edges: Tensor, space: Space = PAPER) -> Tensor:
     """PC-DARTS's edge normalisation (Xu et al. 2020): softmax over the edges into each node; (..., edges)."""
     incoming = list(range(INPUTS, INPUTS + space.nodes))
-    return torch.cat([torch.softmax(part, dim=-1) for part in edges.split(incoming, dim=-1)], dim=-1)
+    return torch.cat([exact.softmax(part, dim=-1) for part in edges.split(incoming, dim=-1)], dim=-1)
 
 
 def alpha_table(parameters: ArchitectureParameters) -> list[dict[str, Any]]:
@@ -342,7 +342,7 @@ class DifferentiableSearch(Strategy):
 
     def cross_entropy(self, batch: Batch) -> Tensor:
         """Mean cross entropy of the mixture on a batch."""
-        return F.cross_entropy(self.learner.predict(batch[0]), batch[1])
+        return exact.cross_entropy(self.learner.predict(batch[0]), batch[1])
 
     def _weight_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         loss = self.cross_entropy(batch)
