@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
     """``layer(x)``; under autocast the layer itself, in the precision that autocast chooses."""
-    if torch.is_autocast_enabled(x.device.type) or layer._forward_hooks or x.device.type == "meta":
+    if x.device.type == "meta" or torch.is_autocast_enabled(x.device.type) or layer._forward_hooks:
         return layer(x)
     bias = None if layer.bias is None else layer.bias.double()
     return F.linear(x.double(), layer.weight.double(), bias).to(x.dtype)

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -303,7 +302,7 @@ class Trainer:
             features = self.model.forward_features(x)  # type: ignore[operator]
             last = features[max(features)]
             tail = getattr(self.model, "tail", nn.Identity())  # XNOR-Net's batch norm before the classifier
-            return self.model.classifier(F.adaptive_avg_pool2d(tail(last), 1).flatten(1)), None, last  # type: ignore[operator]
+            return exact.linear(exact.spatial_mean(tail(last)), self.model.classifier), None, last  # type: ignore[arg-type]
         output = self.model(x)
         return (*output, None) if isinstance(output, tuple) else (output, None, None)
 

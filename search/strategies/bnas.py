@@ -21,8 +21,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
+from search import exact
 from search.flips import SignWatch
 from search.genotype import Genotype, derive
 from search.operations import Zero
@@ -167,7 +167,7 @@ class Bnas(Strategy):
         return row
 
     def _cross_entropy(self, batch: Batch) -> Tensor:
-        return F.cross_entropy(self.learner.predict(batch[0]), batch[1])
+        return exact.cross_entropy(self.learner.predict(batch[0]), batch[1])
 
     def _weight_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         loss = self._cross_entropy(batch)
