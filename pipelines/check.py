@@ -20,8 +20,8 @@ PROGRAMS = {"detection": "pipelines.detect", "reid": "pipelines.reid"}
 def main() -> None:
     """Check params.yaml and write ``data/checked``, always the same, so that nothing is built anew."""
     argparse.ArgumentParser(prog="python -m pipelines.check", description=__doc__).parse_args()
-    code.check("check")
     check_graph(params.load())
+    code.check("check")
     write_text(CHECKED, "params.yaml was checked\n")
 
 
