@@ -40,7 +40,7 @@ def labels_of(runs: Sequence[Run]) -> dict[tuple[str, str], str]:
     """What tables call each campaign's methods, variants and networks, by campaign and :attr:`Run.family`.
 
     A variant is called by its method and what it changes against the base form in the same campaign, such as
-    ``CP-NAS, beta_p 0``; without a base form there, by its own name.
+    ``CP-NAS, Child only``; without a base form there, by its own name.
     """
     searches = {(run.campaign, run.family): run for run in runs if run.stage == "search"}
     labels = {}

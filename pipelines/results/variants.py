@@ -25,7 +25,12 @@ WHOSE = {
     "dcp_nas": "mixed Child, last epoch",
 }
 """Whose validation accuracy a method's is: what it saw last for its choice."""
-WORDS = {("binary", True): "searched 1-bit", ("binary", False): "searched real-valued"}
+WORDS: dict[tuple[str, Any], str] = {
+    ("binary", True): "searched 1-bit",
+    ("binary", False): "searched real-valued",
+    ("beta_p", 0.0): "Child only",
+    ("beta_p", 1.0): "Parent only",
+}
 """Settings that read better than by their name."""
 
 
@@ -59,6 +64,8 @@ def changes(params: dict[str, Any], base: dict[str, Any]) -> str:
 
 
 def _words(name: str, value: Any) -> str:
+    if (name, value) in WORDS:
+        return WORDS[name, value]
     if isinstance(value, bool):
-        return WORDS.get((name, value), f"{name} {'on' if value else 'off'}")
+        return f"{name} {'on' if value else 'off'}"
     return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"

@@ -75,7 +75,7 @@ def test_a_variant_is_called_by_what_it_changes(tmp_path: Path) -> None:
     labels = {(record.campaign, record.family): record.label for record in library(tmp_path).runs}
     assert labels == {
         ("one", "cp_nas"): "CP-NAS",
-        ("one", "cp_nas_beta0"): "CP-NAS, beta_p 0, parent off",
+        ("one", "cp_nas_beta0"): "CP-NAS, Child only, parent off",
         ("one", "cp_nas_real"): "CP-NAS, searched real-valued, edges all",
         ("two", "cp_nas_beta0"): "CP-NAS, cp_nas_beta0",
         ("three", "cp_nas"): "CP-NAS",
@@ -92,7 +92,7 @@ def test_every_claim_of_two_arms_can_come_from_a_profile(studied: Library) -> No
     }
     assert {row["n"] for row in rows if row["claim"] in paired} == {3}
     (beta,) = [row for row in rows if row["comparison"] == "beta_P 2 minus beta_P 0"]
-    assert beta["campaign"] == "ablation-beta" and beta["methods"] == "CP-NAS, beta_p 2; CP-NAS, beta_p 0"
+    assert beta["campaign"] == "ablation-beta" and beta["methods"] == "CP-NAS, beta_p 2; CP-NAS, Child only"
     (binary,) = [row for row in rows if row["claim"] == "search-in-one-bit"]
     assert binary["methods"] == "PC-DARTS; PC-DARTS, searched real-valued"
     decoupled = [row for row in rows if row["claim"] == "decoupled-helps"]
