@@ -9,8 +9,6 @@ METHOD_NAMES = {
     "darts": "DARTS",
     "pc_darts": "PC-DARTS",
     "bnas": "BNAS (Chen)",
-    "regularised_evolution": "Regularised evolution",
-    "local_search": "Local search",
     "cp_nas": "CP-NAS",
     "dcp_nas": "DCP-NAS",
     "regularised_evolution": "Regularised evolution",
