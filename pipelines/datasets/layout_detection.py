@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipelines.datasets.annotated import Annotated, Source
 from pipelines.datasets.coco import AnnotationWriter, Box
+from pipelines.datasets.layout import listed
 from pipelines.datasets.manifest import ContentHash
 from pipelines.datasets.opened import open_all, shared_note
 from search.errors import InputError
@@ -69,7 +70,8 @@ def normalise(sources: dict[str, Source], classes: Sequence[str], smallest_side:
         found.counts |= _counts(split, writer, checked.left_out)
         found.left_out[split] = dict(sorted(checked.left_out.items()))
         found.said += [f"{split}: {count} {what}" for what, count in sorted(source.made.items())]
-        found.said += [f"{split}: no box of {name!r}" for name in _without_box(writer, classes)]
+        if absent := _without_box(writer, classes):
+            found.said.append(f"{split}: no box of {listed(absent)}")
         content.text(found.files[split])
         for digest in checked.digests:
             content.text(digest)
@@ -179,9 +181,9 @@ def _refuse_nothing(
         )
 
 
-def _without_box(writer: AnnotationWriter, classes: Sequence[str]) -> list[str]:
+def _without_box(writer: AnnotationWriter, classes: Sequence[str]) -> set[str]:
     there = {entry["category_id"] - 1 for entry in writer.annotations}
-    return [name for label, name in enumerate(classes) if label not in there]
+    return {name for label, name in enumerate(classes) if label not in there}
 
 
 def _counts(split: str, writer: AnnotationWriter, left_out: Counter[str]) -> dict[str, int]:
