@@ -121,7 +121,7 @@ def sweeps(library: Library, rules: Rules, folder: Path) -> list[Picture]:
             groups.setdefault(key, {}).setdefault(record.family, []).append(record)
     pictures = []
     for key, families in sorted(groups.items()):
-        points = [point for records in families.values() if (point := _point(records, library))]
+        points = alike([point for records in families.values() if (point := _point(records, library))])
         keys = swept(points)
         if keys:
             pictures.append(_sweep(key, families, points, keys, rules, folder))
@@ -135,6 +135,19 @@ def _point(records: list[RetrainRun], library: Library) -> Point | None:
     return Point(flat(search.params), list(by_search(records).values()))
 
 
+def alike(points: Sequence[Point]) -> list[Point]:
+    """The points that differ in numbers alone, the largest such set: a variant in words is no point of a line."""
+    found: dict[str, list[Point]] = {}
+    for point in points:
+        words = {key: value for key, value in point.settings.items() if not _is_number(value)}
+        found.setdefault(repr(sorted(words.items())), []).append(point)
+    return max(found.values(), key=len, default=[])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def swept(points: Sequence[Point]) -> list[str]:
     """The one or two numbers in which at least three variants differ, a method's own before the space's; else none."""
     if len(points) < 3:
@@ -145,7 +158,7 @@ def swept(points: Sequence[Point]) -> list[str]:
         if any(point.settings.get(key) != points[0].settings[key] for point in points)
     ]
     values = [point.settings.get(key) for key in varied for point in points]
-    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    numeric = all(map(_is_number, values))
     return (
         sorted(varied, key=lambda key: not key.startswith("method.")) if numeric and len(varied) < 3 else []
     )
