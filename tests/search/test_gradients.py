@@ -137,7 +137,7 @@ def test_the_networks_of_the_field_case(threads: str) -> None:
     """None dies or hangs, and none is as far from the contiguous layout as the fault was (0.74).
 
     Single layers agree to 1e-5 above. A whole network may differ by more without a fault: at width 7 with two threads
-    one ReLU of a 2x2 map has an input within rounding of 0 and opens in one layout alone, which moves a gradient by 0.16.
+    one ReLU has an input within rounding of 0 and opens in one layout alone, which moves a gradient by 0.16.
     """
     found = subprocess.run(
         [sys.executable, FIELD / "gradients.py", threads],
