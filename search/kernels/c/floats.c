@@ -374,14 +374,24 @@ EXPORT void pointwise_floats(const float *x, const void *v, int kind, const stru
 
 /* ---- depthwise convolutions */
 
-static void split_floats(const struct geometry *g, const void *x, int kind, long at, float *phases) {
+/* One row; a count that the compiler knows costs a few instructions, another one a call. */
+static inline void copy_row(float *to, const float *from, int count) {
+    if (count == 32) memcpy(to, from, 4 * 32);
+    else if (count == 16) memcpy(to, from, 4 * 16);
+    else if (count == 8) memcpy(to, from, 4 * 8);
+    else memcpy(to, from, 4L * count);
+}
+
+/* The phases of one channel of one image; `wide` has room for its pixels. */
+static void split_floats(const struct geometry *g, const void *x, int kind, long at, float *wide, float *phases) {
     int s = g->stride;
-    float wide[4096];
+    widen(x, kind, at, (long)g->height * g->width, wide);
     for (int i = 0; i < g->height; i++) {
-        widen(x, kind, at + (long)i * g->width, g->width, wide);
+        const float *from = wide + (long)i * g->width;
         for (int b = 0; b < s; b++) {
             float *to = phases + ((i % s) * s + b) * g->plane + g->origin + (long)(i / s) * g->row;
-            for (int j = 0; b + j * s < g->width; j++) to[j] = wide[b + j * s];
+            if (s == 1) copy_row(to, from, g->width);
+            else for (int j = 0; b + j * s < g->width; j++) to[j] = from[b + j * s];
         }
     }
 }
@@ -422,17 +432,18 @@ static void floats_channel(long unit, void *context) {
     const struct geometry *g = &d->g;
     long channel = unit % d->channels, first = unit / d->channels * 16, last = minimum(first + 16, d->images);
     float *phases = allocate(4 * g->plane * g->phases), *sum = allocate(4 * g->plane);
+    float *wide = allocate(4L * g->height * g->width);
     const float *from[MAX_TAPS];
     fill(phases, g->plane * g->phases, d->border);
     for (int t = 0; t < g->taps; t++) from[t] = phases + g->phase[t] * g->plane + g->origin + g->shift[t];
     for (long n = first; n < last; n++) {
         long at = n * d->channels + channel;
-        split_floats(g, d->x, d->kind, at * g->height * g->width, phases);
+        split_floats(g, d->x, d->kind, at * g->height * g->width, wide, phases);
         shifted_sum(from, d->weight + channel * g->taps, g->taps, g->length, sum);
         for (int i = 0; i < g->out_height; i++)
-            memcpy(d->out + (at * g->out_height + i) * g->out_width, sum + (long)i * g->row, 4L * g->out_width);
+            copy_row(d->out + (at * g->out_height + i) * g->out_width, sum + (long)i * g->row, g->out_width);
     }
-    free(phases), free(sum);
+    free(phases), free(sum), free(wide);
 }
 
 /* A depthwise convolution of floats, (N, C, H, W) to (N, C, H', W'), padded by zeros. */
@@ -463,7 +474,7 @@ static void gradients_channel(long unit, void *context) {
     int s = g->stride;
     long channel = unit % d->channels, first = unit / d->channels * 16, last = minimum(first + 16, d->images);
     float *phases = allocate(4 * g->plane * g->phases), *inner = allocate(4 * g->plane), *sum = allocate(4 * g->plane);
-    float wide[4096], factors[MAX_PHASES][MAX_TAPS];
+    float *wide = allocate(4L * g->height * g->width), factors[MAX_PHASES][MAX_TAPS];
     const float *from[MAX_TAPS], *back[MAX_PHASES][MAX_TAPS];
     int counts[MAX_PHASES] = {0};
     double lanes[MAX_TAPS * LANES] = {0};
@@ -476,15 +487,16 @@ static void gradients_channel(long unit, void *context) {
     }
     for (long n = first; n < last; n++) {
         long at = n * d->channels + channel, pixels = (long)g->out_height * g->out_width;
-        split_floats(g, d->x, d->kind, at * g->height * g->width, phases);
-        for (int i = 0; i < g->out_height; i++) {
-            float *to = inner + g->origin + (long)i * g->row;
-            const float *gradient = d->gradient + at * pixels + (long)i * g->out_width;
-            if (!d->v) { memcpy(to, gradient, 4L * g->out_width); continue; }
+        split_floats(g, d->x, d->kind, at * g->height * g->width, wide, phases);
+        const float *gradient = d->gradient + at * pixels;
+        if (d->v) {
             struct derivative e = d->d[channel];
-            widen(d->v, d->v_kind, at * pixels + (long)i * g->out_width, g->out_width, wide);
-            for (int j = 0; j < g->out_width; j++) to[j] = e.slope * (gradient[j] - e.a - (wide[j] - e.mean) * e.b);
+            widen(d->v, d->v_kind, at * pixels, pixels, wide);
+            for (long i = 0; i < pixels; i++) wide[i] = e.slope * (gradient[i] - e.a - (wide[i] - e.mean) * e.b);
+            gradient = wide;
         }
+        for (int i = 0; i < g->out_height; i++)
+            copy_row(inner + g->origin + (long)i * g->row, gradient + (long)i * g->out_width, g->out_width);
         int t = 0;
         for (; t + TAPS <= g->taps; t += TAPS) tap_block(inner + g->origin, from + t, g->length, lanes + t * LANES, TAPS);
         for (; t < g->taps; t++) tap_block(inner + g->origin, from + t, g->length, lanes + t * LANES, 1);
@@ -494,13 +506,13 @@ static void gradients_channel(long unit, void *context) {
             shifted_sum(back[phase], factors[phase], counts[phase], g->length, sum);
             for (int i = 0; a + i * s < g->height; i++) {
                 float *to = out + (long)(a + i * s) * g->width, *row = sum + (long)i * g->row;
-                if (s == 1) memcpy(to, row, 4L * g->width);
+                if (s == 1) copy_row(to, row, g->width);
                 else for (int j = 0; b + j * s < g->width; j++) to[b + j * s] = row[j];
             }
         }
     }
     for (int t = 0; t < g->taps; t++) d->sums[unit * g->taps + t] = tree(lanes + t * LANES);
-    free(phases), free(inner), free(sum);
+    free(phases), free(inner), free(sum), free(wide);
 }
 
 /* Gradients of a depthwise convolution that a norm follows (v, d: as above; v = NULL for none). */
