@@ -17,8 +17,6 @@ from search.errors import InputError
 from search.image_folder import MEAN, STD
 
 LOGGER = logging.getLogger("cp_nas.weights")
-FORM = "1"
-"""Version of these fields."""
 NORMALISATION = {"cifar10": (CIFAR10_MEAN, CIFAR10_STD), "imagenet": (MEAN, STD)}
 """Mean and standard deviation of the inputs of a task; torchvision's networks take ImageNet's."""
 SHOWN = 5
@@ -33,12 +31,11 @@ def description(network: nn.Module, task: str, classes: Sequence[str]) -> dict[s
         classes: Names of the classes in the order of the classifier's outputs; none where the data has none.
 
     Returns:
-        ``form`` (version of these fields), ``suite`` (version of the program), and as JSON ``classes``, ``mean``,
+        ``suite`` (version of the program), and as JSON ``classes``, ``mean``,
         ``std`` (of inputs in [0, 1]) and ``binary_rules``.
     """
     mean, std = NORMALISATION[task]
     return {
-        "form": FORM,
         "suite": search.__version__,
         "classes": json.dumps(list(classes), ensure_ascii=False),
         "mean": json.dumps(mean),

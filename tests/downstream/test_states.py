@@ -23,7 +23,8 @@ from downstream.classification.teacher import load_teacher
 from downstream.models import build
 from search.errors import InputError
 from search.training import seed_all
-from search.weights import load_weights, read_header, save_weights
+from search.versions import newest
+from search.weights import STEPS, load_weights, read_header, save_weights
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 46830571\n"
 
@@ -140,7 +141,11 @@ def test_a_file_says_what_it_is_and_of_which_classes(
     names = ["ant", "bée", "cat"]
     save_weights(path, network, {"task": "cifar10", **description(network, "cifar10", names)})
     header = read_header(path)
-    assert json.loads(header["classes"]) == names and header["form"] == "1" and header["suite"] != "unknown"
+    assert (
+        json.loads(header["classes"]) == names
+        and header["schema"] == newest(STEPS)
+        and header["suite"] != "unknown"
+    )
     assert json.loads(header["mean"])[0] == pytest.approx(0.4914, abs=1e-4)
     (rule,) = json.loads(header["binary_rules"])
     assert rule["input"].startswith("SignActivation(") and rule["weight"].startswith(

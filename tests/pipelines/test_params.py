@@ -237,7 +237,7 @@ def test_profiles_that_cannot_be_extended(tmp_path: Path, monkeypatch: pytest.Mo
     assert "random" not in profile.values_of("one")["search"]["method"]
     assert profile.values_of("six")["search"]["method"]["cp_nas_b"]["rounds"] == 3
     for name, message in (
-        ("one", "search.methods names 'random'"),
+        ("one", "search.methods names 'dcp_nas'"),
         ("two", "its bases lead in a circle: two -> five -> two"),
         ("three", "no profile 'qick', did you mean 'quick'?"),
         ("four", "does not fit onto its base"),
@@ -295,6 +295,7 @@ def test_merge_keys_of_yaml_spare_repeating_settings(tmp_path: Path) -> None:
 
     values = copy.deepcopy(QUICK)
     del values["search"]["method"]
+    values["search"]["methods"] = ["cp_nas", "random"]
     entries = "method:\n  cp_nas: &base {beta_p: 1.0, rounds: 1, parent: true, "
     entries += (
         "share_latent_weights: false, partial: 1, tie_weight: 0.0}\n  random: {architectures: 2, epochs: 1}\n"

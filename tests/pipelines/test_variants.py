@@ -31,7 +31,7 @@ def settings() -> dict[str, Any]:
         "seeds": [0],
         "method": {
             "pc_darts": own,
-            "pc_darts_real": own | {"method": "pc_darts", "space": {"binary": False}},
+            "pc_darts_real": own | {"method": "pc_darts", "space": own["space"] | {"binary": False}},
         },
     }
     networks = [f"{variant}-s0" for variant in VARIANTS]
