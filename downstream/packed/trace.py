@@ -177,6 +177,18 @@ def _adaptive(x: Any, output_size: Any) -> Call:
     )
 
 
+def _mean(x: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Call:
+    """The global average; a packed network computes it in float64, whatever ``dtype`` says, and rounds once."""
+    spatial = isinstance(dim, tuple | list) and sorted(dim) in ([2, 3], [-2, -1])
+    return ("mean", (x,), ()) if spatial else ("resize", (x,), (str(dim),))
+
+
+def _cast(x: Any, *how: Any, **more: Any) -> Call:
+    """A change between float types: packed values are float32, and so is what leaves a global average."""
+    floats = not more and how in ((torch.float32,), (torch.float64,))
+    return ("same", (x,), ()) if floats else ("slice", (x,), (str(how),))
+
+
 def _slice(x: Any, index: Any) -> Call:
     return ("shift", (x,), ()) if index == SHIFT else ("slice", (x,), (str(index),))
 
@@ -203,6 +215,8 @@ _FUNCTIONS: dict[str, Callable[[Any, Any], Call]] = {
     **{name: _wrap(lambda x, *a, **k: ("same", (x,), ())) for name in ("flatten", "contiguous", "detach")},
     "avg_pool2d": _wrap(_average),
     "adaptive_avg_pool2d": _wrap(_adaptive),
+    "mean": _wrap(_mean),
+    "to": _wrap(_cast),
     "relu": _wrap(lambda x, inplace=False: ("relu", (x,), ())),
     "cat": _wrap(_cat),
     "pad": _wrap(_pad),

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from downstream.handmade import Shift
 from downstream.packed.steps import step_of, to_floats
+from search import exact
 from search.binary import QuantConv2d, Shared, sign, value_of
 
 
@@ -67,25 +68,12 @@ def _classify(linear: nn.Linear, x: Tensor) -> Tensor:
     return _terms(x[:, :, None], linear.weight)[:, :, 0] + linear.bias
 
 
-def _mean(x: Tensor, *_: object) -> Tensor:
-    """The global average as sixteen sums that are then added up."""
-    flat = x.flatten(2)
-    flat = F.pad(flat, (0, -flat.shape[2] % 16)).unflatten(2, (-1, 16))
-    total = torch.zeros_like(x[:, :, 0, 0])
-    lanes = torch.zeros_like(flat[:, :, 0])
-    for row in range(flat.shape[2]):
-        lanes = lanes + flat[:, :, row]
-    for lane in range(16):
-        total = total + lanes[:, :, lane]
-    return (total / (x.shape[2] * x.shape[3]))[:, :, None, None]
-
-
 class _InOrder(TorchFunctionMode):
-    """The global average in the kernels' order; a concatenation keeps the sums of what it joins."""
+    """The global average in float64, rounded once; a concatenation keeps the sums of what it joins."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.__name__ == "adaptive_avg_pool2d":
-            return _mean(*args)
+            return exact.spatial_mean(args[0])[:, :, None, None]
         out = func(*args, **(kwargs or {}))
         if func.__name__ == "cat" and all(hasattr(part, "sums_and_beta") for part in args[0]):
             sums, betas = zip(*(part.sums_and_beta for part in args[0]), strict=True)

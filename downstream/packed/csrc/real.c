@@ -111,14 +111,15 @@ void run_real(packed_plan *plan, const operation *o) {
     }
 }
 
+/* The global average in double, rounded once: what search/exact.py computes. */
 void run_mean(packed_plan *plan, const operation *o) {
     (void)plan;
     const int n = plane_size(o->in);
     for (int c = 0; c < o->in->channels; c++) {
         const float *x = (const float *)o->in->data + (size_t)c * n;
-        float lanes[LANES] = {0}, sum = 0.0f;
-        for (int i = 0; i < n; i++) lanes[i % LANES] += x[i];
+        double lanes[LANES] = {0}, sum = 0.0;
+        for (int i = 0; i < n; i++) lanes[i % LANES] += (double)x[i];
         for (int i = 0; i < LANES; i++) sum += lanes[i];
-        ((float *)o->out->data)[c] = sum / (float)n;
+        ((float *)o->out->data)[c] = (float)(sum / (double)n);
     }
 }
