@@ -23,8 +23,8 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from search import exact
 from search.backbone import BackboneModule, Precision
 from search.binary import Estimator, QuantConv2d, Real, SignActivation, SignWeight
 from search.convolution import Conv2d
@@ -301,11 +301,11 @@ class HandmadeNetwork(BackboneModule):
         x = self.stem(x)
         for stage in self.stages:
             x = stage(x)
-        return F.adaptive_avg_pool2d(self.tail(x), 1).flatten(1)
+        return exact.spatial_mean(self.tail(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) to logits (N, classes)."""
-        return self.classifier(self.embed(x))
+        return exact.linear(self.embed(x), self.classifier)
 
 
 def build(

@@ -130,7 +130,7 @@ def train(name: str, folder: Path, resume: type[Resume] = Resume) -> dict[str, A
             train_batches,
             Batches(tiny.images(41, seed=0), size, **part),
             0,
-            resume(folder, {"case": name, "world": fabric.world_size}),
+            resume(folder, {"case": name, "world": fabric.world_size}, "code"),
             quiet=True,
             teacher=teacher,
         ).run()

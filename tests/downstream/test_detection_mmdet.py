@@ -55,9 +55,9 @@ def tool(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> None:
 def make_devkit(folder: Path) -> None:
     """``data/VOCdevkit`` with one picture of 07 and one of 12, where the configs look for it."""
     for year in ("VOC2007", "VOC2012"):
-        made = make_voc(folder / year, [(5, 5, 50, 40)])
+        make_voc(folder / year, [(5, 5, 50, 40)])
         (folder / "data" / "VOCdevkit").mkdir(parents=True, exist_ok=True)
-        (made / "VOC2007").rename(folder / "data" / "VOCdevkit" / year)
+        (folder / year / "VOC2007").rename(folder / "data" / "VOCdevkit" / year)
 
 
 @pytest.mark.skipif(not TOOLS.is_dir(), reason="this mmdet comes without its programs")

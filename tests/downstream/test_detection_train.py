@@ -225,7 +225,15 @@ def test_real_photographs_in_both_layouts(name: str, tmp_path: Path) -> None:
 
 def test_a_loss_that_is_no_number_stops_at_once(scenes: DetectionData, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the loss became (nan|inf) in epoch"):
-        run(tmp_path, scenes, learning_rate=1e30, clip_norm=0.0, warmup_iterations=0, repeat=4)
+        run(
+            tmp_path,
+            scenes,
+            learning_rate=100.0,
+            weight_decay=1.0,
+            clip_norm=0.0,
+            warmup_iterations=0,
+            repeat=4,
+        )
 
 
 def test_the_neck_is_binary_where_it_should_be(scenes: DetectionData) -> None:

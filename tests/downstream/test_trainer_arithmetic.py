@@ -153,13 +153,13 @@ def test_the_rate_falls_by_a_cosine_over_the_updates_of_each_stage(tmp_path: Pat
 
 def test_drop_path_grows_from_nothing_over_all_stages(tmp_path: Path) -> None:
     made, seen = trainer(tmp_path, recipe({"drop_path": 0.2})), []
-    inner = made._loss
+    inner = made._terms
 
     def watching(*arguments: Any) -> Any:
         seen.append(made.model.drop_path)
         return inner(*arguments)
 
-    made._loss = watching  # type: ignore[method-assign]
+    made._terms = watching  # type: ignore[method-assign]
     made.run()
     assert seen[::4] == pytest.approx([0.0, 0.05, 0.1, 0.15])
 

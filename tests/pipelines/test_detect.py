@@ -137,7 +137,7 @@ def test_pretrained_starts_from_the_retrained_weights(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "cp_nas")
-    write_params(workplace, pretrained=True)
+    write_params(workplace, pretrained=True, block=None)
     arguments = ("--network", "cp_nas-s0", "--precision", "real", "--seed", "0")
     with pytest.raises(
         InputError, match="runs/retrain/imagenet/cp_nas-s0-real-s0/model.safetensors: no such weight"
