@@ -61,30 +61,38 @@ def make_scenes(folder: Path, train: int = 8, val: int = 4, size: int = 64) -> P
     return folder
 
 
-def make_voc(folder: Path, boxes: list[tuple[int, int, int, int]], suffix: str = ".jpg") -> Path:
-    """A VOC folder of one picture of 64 x 48 pixels, in training and test, prepared in ``folder/data``."""
-    for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (folder / "VOC2007" / name).mkdir(parents=True)
-    Image.new("RGB", (64, 48)).save(folder / "VOC2007" / "JPEGImages" / f"000001{suffix}")
+def make_voc(
+    folder: Path,
+    boxes: list[tuple[int, int, int, int]],
+    suffix: str = ".jpg",
+    years: tuple[str, ...] = ("VOC2007",),
+    classes: tuple[str, ...] = ("dog", "cat"),
+) -> Path:
+    """A VOC folder of one picture of 64 x 48 pixels a year, the first one the test's too, prepared in ``folder/data``.
+
+    Every box is a cat's.
+    """
     objects = "".join(
         f"<object><name>cat</name><difficult>0</difficult><bndbox><xmin>{a}</xmin><ymin>{b}</ymin>"
         f"<xmax>{c}</xmax><ymax>{d}</ymax></bndbox></object>"
         for a, b, c, d in boxes
     )
     size = "<size><width>64</width><height>48</height><depth>3</depth></size>"
-    (folder / "VOC2007" / "Annotations" / "000001.xml").write_text(
-        f"<annotation>{size}{objects}</annotation>"
-    )
-    for split in ("trainval", "test"):
-        (folder / "VOC2007" / "ImageSets" / "Main" / f"{split}.txt").write_text("000001\n")
+    for year in years:
+        for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
+            (folder / year / name).mkdir(parents=True)
+        Image.new("RGB", (64, 48)).save(folder / year / "JPEGImages" / f"000001{suffix}")
+        (folder / year / "Annotations" / "000001.xml").write_text(f"<annotation>{size}{objects}</annotation>")
+        for split in ("trainval", "test"):
+            (folder / year / "ImageSets" / "Main" / f"{split}.txt").write_text("000001\n")
     settings = SceneData(
         kind="voc",
         folder=str(folder),
         name="tiny-voc",
-        classes=["dog", "cat"],
+        classes=list(classes),
         smallest_side=32,
-        train=["VOC2007/trainval"],
-        val=["VOC2007/test"],
+        train=[f"{year}/trainval" for year in years],
+        val=[f"{years[0]}/test"],
     )
     return prepare("detection", settings, folder / "data")
 

@@ -13,6 +13,7 @@ import pytest
 mmdet = pytest.importorskip("mmdet", reason="the extra 'detection' is not installed")
 
 import mmcv  # noqa: E402
+from mmdet.datasets import VOCDataset  # noqa: E402
 
 from downstream.detection import operators  # noqa: E402
 from downstream.detection.compose import CONFIGS  # noqa: E402
@@ -36,8 +37,7 @@ model["neck"].update(in_channels=[8, 16, 32, 64], out_channels=8)
 model["rpn_head"].update(in_channels=8, feat_channels=8)
 model["roi_head"]["bbox_roi_extractor"]["out_channels"] = 8
 model["roi_head"]["bbox_head"].update(in_channels=8, fc_out_channels=16)
-for part in train_dataloader["dataset"]["dataset"]["datasets"]:
-    part["pipeline"][2]["scales"] = [(64, 64)]
+train_dataloader["dataset"]["dataset"]["pipeline"][2]["scales"] = [(64, 64)]
 for loader in (val_dataloader, test_dataloader):
     loader["dataset"]["pipeline"][1]["scale"] = (64, 64)
 for loader in (train_dataloader, val_dataloader, test_dataloader):
@@ -52,12 +52,12 @@ def tool(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> None:
     runpy.run_path(str(TOOLS / f"{name}.py"), run_name="__main__")
 
 
-def make_devkit(folder: Path) -> None:
-    """``data/VOCdevkit`` with one picture of 07 and one of 12, where the configs look for it."""
-    for year in ("VOC2007", "VOC2012"):
-        make_voc(folder / year, [(5, 5, 50, 40)])
-        (folder / "data" / "VOCdevkit").mkdir(parents=True, exist_ok=True)
-        (folder / year / "VOC2007").rename(folder / "data" / "VOCdevkit" / year)
+def prepare_voc(folder: Path) -> None:
+    """VOC's 20 classes with one picture of 07 and one of 12 in ``data/detection``, where the configs look for it."""
+    made = make_voc(
+        folder, [(5, 5, 50, 40)], years=("VOC2007", "VOC2012"), classes=VOCDataset.METAINFO["classes"]
+    )
+    assert made == folder / "data" / "detection"
 
 
 @pytest.mark.skipif(not TOOLS.is_dir(), reason="this mmdet comes without its programs")
@@ -66,7 +66,7 @@ def make_devkit(folder: Path) -> None:
 )
 def test_a_config_as_it_is_in_a_process_of_mmdets_own(tmp_path: Path) -> None:
     """``python tools/train.py ssd.py``: nothing of ours is imported but what the config file names."""
-    make_devkit(tmp_path)
+    prepare_voc(tmp_path)
     program = [sys.executable, str(TOOLS / "train.py"), str(CONFIGS / "ssd.py"), "--work-dir", "run"]
     small = ["--cfg-options", "train_cfg.max_epochs=1", "train_dataloader.dataset.times=1"]
     found = subprocess.run(
@@ -84,7 +84,7 @@ def test_a_config_as_it_is_in_a_process_of_mmdets_own(tmp_path: Path) -> None:
 def test_train_resume_and_test_with_mmdets_own_programs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_devkit(tmp_path)
+    prepare_voc(tmp_path)
     (tmp_path / "small.py").write_text(SMALL)
     monkeypatch.chdir(tmp_path)
     tool(monkeypatch, "train", "small.py", "--work-dir", "run")

@@ -76,6 +76,11 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     return {name: retrain_worker.train(name, folder) for name in retrain_worker.CASES}
 
 
+def given(row: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a row; a term that the recipe leaves out has none."""
+    return {key: value for key, value in row.items() if value is not None}
+
+
 @pytest.mark.parametrize("name", retrain_worker.CASES)
 def test_two_processes_have_the_loss_curve_of_one(
     name: str, together: dict[str, Any], alone: dict[str, dict[str, Any]]
@@ -84,7 +89,7 @@ def test_two_processes_have_the_loss_curve_of_one(
     one, both = alone[name], together[name]
     assert len(both["history"]) == len(one["history"])
     for here, there in zip(one["history"], both["history"], strict=True):
-        assert there == pytest.approx(here, rel=1e-6)
+        assert given(there) == pytest.approx(given(here), rel=1e-6) and there.keys() == here.keys()
         assert there["accuracy"] == here["accuracy"] and there["images_seen"] == here["images_seen"]
     assert both["final"] == pytest.approx(one["final"], rel=1e-6)
     assert both["final"][2] == 41
