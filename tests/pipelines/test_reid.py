@@ -48,7 +48,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_entry(folder / "runs/networks/random-s0", entry)
     trained = models.build(genotype, precision="1bit", channels=4, cells=3, classes=10, stem="imagenet")
     save_weights(folder / "runs/retrain/imagenet/random-s0-1bit-s0/model.safetensors", trained)
-    write_params(folder, pretrained=True)
+    write_params(folder, pretrained=True, block=None)
     return folder
 
 
@@ -198,5 +198,6 @@ def test_a_broken_layout_is_one_line_and_leaves_nothing(project: Path, tmp_path:
     result = call(tmp_path, "--network", "random-s0", "--precision", "1bit")
     assert result.returncode == 2
     place = (tmp_path / "data/reid/query").resolve()
-    assert result.stderr == f"error: {place}: an empty split: no .jpg or .png picture in this folder\n"
+    kinds = ".jpg, .jpeg, .png, .bmp, .ppm, .webp"
+    assert result.stderr == f"error: {place}: an empty split: no picture in this folder; allowed: {kinds}\n"
     assert not (tmp_path / "runs/reid").exists()

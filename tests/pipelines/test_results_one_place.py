@@ -18,7 +18,7 @@ PLACE = "_ALL = ("
 
 
 def test_a_metric_is_added_in_one_place(tmp_path: Path) -> None:
-    """The line in metrics.py alone: the record is taken, and table, README and page have the column."""
+    """The entry in metrics.py alone: the record is taken, and table, README and page have the column."""
     for package in ("pipelines", "search"):
         shutil.copytree(
             ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__", "code.yaml")
@@ -40,9 +40,10 @@ def test_a_metric_is_added_in_one_place(tmp_path: Path) -> None:
     collect = ("pipelines.collect", "add", "runs", "--campaign", "gpu")
     refused = run(*collect)
     assert refused.returncode == 2 and "unknown metric 'sharpness'" in refused.stderr
-    (line,) = re.findall(r"^  +(Metric\(.*\),)$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    (entry,) = re.findall(r"^ *```python\n *(Metric\(.*?\))\n *```$", page, re.MULTILINE | re.DOTALL)
     declared = tmp_path / "pipelines/results/metrics.py"
-    declared.write_text(declared.read_text().replace(PLACE, f"{PLACE}\n    {line}", 1))
+    declared.write_text(declared.read_text().replace(PLACE, f"{PLACE}\n    {entry},", 1))
     assert run(*collect).returncode == 0
     tables = run("pipelines.tables")
     assert tables.returncode == 0, tables.stderr

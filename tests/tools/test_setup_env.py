@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -117,8 +119,11 @@ def test_constraints_pin_every_requirement_without_local_label_or_host() -> None
 
 def test_an_environment_whose_path_has_a_space(tmp_path: Path) -> None:
     """`make env VENV="a b"`: one path for the tool, for PATH, and for the shell that the hint is pasted into."""
+    # Without the flags of the `make test` that these tests may run under: it prints the folders it enters.
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     recipe = ["make", "-n", "env", "VENV=a b"]
-    printed = subprocess.run(recipe, cwd=setup_env.ROOT, capture_output=True, text=True, check=True).stdout
+    told: dict[str, Any] = {"cwd": setup_env.ROOT, "env": ours, "capture_output": True, "text": True}
+    printed = subprocess.run(recipe, check=True, **told).stdout
     assert '--venv "a b"' in printed
     shown = ["make", "--eval", "show:;@echo $(BIN)", "show"]
     for given, bin_folder in (
@@ -126,7 +131,7 @@ def test_an_environment_whose_path_has_a_space(tmp_path: Path) -> None:
         ("/a b", "/a b/bin"),
         (".venv", ".venv/bin"),
     ):
-        done = subprocess.run([*shown, f"VENV={given}"], cwd=setup_env.ROOT, capture_output=True, text=True)
+        done = subprocess.run([*shown, f"VENV={given}"], **told)
         assert done.stdout.strip().endswith(bin_folder) and done.stdout.startswith("/")
     assert (
         setup_env.hint(tmp_path / "a b") == f"for commands of your own: source '{tmp_path}/a b/bin/activate'"
