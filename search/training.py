@@ -59,7 +59,7 @@ def set_up(compute: ComputeSettings, seed: int) -> Fabric:
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise InputError("this machine has no CUDA device", where="compute.device", allowed="auto, cpu")
     if not 0 <= seed < 2**31:
-        raise InputError(f"{seed:.3e} is no seed", where="--seed", allowed="0 to 2147483647")
+        raise InputError(f"{seed} is no seed", where="--seed", allowed="0 to 2147483647")
     torch.set_num_threads(compute.threads)
     native.choose(compute.kernels)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

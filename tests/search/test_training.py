@@ -47,8 +47,10 @@ SLURM = {
 
 
 def test_seeds_and_threads_that_cannot_be() -> None:
-    with pytest.raises(InputError, match="--seed: -1 is no seed; allowed: 0 and above"):
+    with pytest.raises(InputError, match="--seed: -1 is no seed; allowed: 0 to 2147483647"):
         set_up(tiny.COMPUTE, -1)
+    with pytest.raises(InputError, match="allowed: 0 to 2147483647"):
+        set_up(tiny.COMPUTE, 10**400)
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
         ComputeSettings(threads=0)
 
