@@ -20,13 +20,19 @@ from search.versions import upgrade
 
 SIZE_LIMIT = 300 * 1024
 """Bytes of one file of a record: records live in git."""
+NOT_RECORDED = frozenset({"detections.json"})
+"""Exports that lie beside a run and are no part of its record: every box of a test set is megabytes."""
 NUMBERS = {name for names in (*HISTORY, *ROUNDS) for name in names.split(", ")} - TEXT
 """Columns of histories that hold numbers."""
 
 
 def record_files(folder: Path) -> list[Path]:
-    """The files of a run folder that belong into a record: JSON, CSV and pictures, no weights."""
-    kept = [path for path in folder.iterdir() if path.suffix in (".json", ".csv")]
+    """The files of a run folder that belong into a record: JSON, CSV and pictures, no weights and no exports."""
+    kept = [
+        path
+        for path in folder.iterdir()
+        if path.suffix in (".json", ".csv") and path.name not in NOT_RECORDED
+    ]
     pictures = [path for path in (folder / "pictures").glob("*") if path.suffix in PICTURE_SUFFIXES]
     return sorted(path for path in kept + pictures if not path.name.startswith("."))
 

@@ -51,6 +51,15 @@ def test_copies_small_files_unchanged_and_no_weights(runs: Path, tmp_path: Path)
         assert (runs / path).read_bytes() == (tmp_path / "records/quick" / path).read_bytes()
 
 
+def test_exported_detections_stay_beside_the_run(runs: Path, tmp_path: Path) -> None:
+    """However large: every box of a test set is no part of a record."""
+    folder = next(path.parent for path in sorted(runs.rglob("run.json")))
+    (folder / "detections.json").write_text("[" + " " * 400_000 + "]")
+    collect.copy_records(runs, tmp_path / "records")
+    assert list((tmp_path / "records").rglob("detections.json")) == []
+    assert list((tmp_path / "records").rglob("run.json"))
+
+
 def test_collecting_again_drops_runs_that_are_gone(runs: Path, tmp_path: Path) -> None:
     """The active profile's records are those of runs/, not of runs/ as it once was."""
     write_retrain(runs, "cp_nas", 0, "real", "cifar10")
