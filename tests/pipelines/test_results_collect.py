@@ -55,7 +55,7 @@ def test_exported_detections_stay_beside_the_run(runs: Path, tmp_path: Path) -> 
     """However large: every box of a test set is no part of a record."""
     folder = next(path.parent for path in sorted(runs.rglob("run.json")))
     (folder / "detections.json").write_text("[" + " " * 400_000 + "]")
-    collect.copy_records(runs, tmp_path / "records")
+    collect(runs, tmp_path / "records", "quick")
     assert list((tmp_path / "records").rglob("detections.json")) == []
     assert list((tmp_path / "records").rglob("run.json"))
 
