@@ -296,6 +296,9 @@ def test_merge_keys_of_yaml_spare_repeating_settings(tmp_path: Path) -> None:
     values = copy.deepcopy(QUICK)
     del values["search"]["method"]
     values["search"]["methods"] = ["cp_nas", "random"]
+    values["runs"]["cost"] = ["cp_nas-s0"]
+    for task in ("cifar10", "imagenet", "detection", "reid"):
+        values["runs"][task]["networks"] = ["cp_nas-s0"]
     entries = "method:\n  cp_nas: &base {beta_p: 1.0, rounds: 1, parent: true, "
     entries += (
         "share_latent_weights: false, partial: 1, tie_weight: 0.0}\n  random: {architectures: 2, epochs: 1}\n"
